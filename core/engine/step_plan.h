@@ -1,0 +1,58 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "core/engine/request.h"
+#include "core/segment/attention_plan.h"
+
+namespace chorus {
+
+// How the logit rows of one choice become one row. kNone: a single row as it is.
+enum class CombineRule { kNone, kLogitMean, kProbMean, kProbMax, kLogitMax };
+
+// One token to be chosen in a step. Pointers are borrowed from the engine's sequences and live
+// until the step's result is in.
+struct TokenChoice {
+  CombineRule rule = CombineRule::kNone;
+  std::vector<int32_t> rows;   // rows of the step whose logits are combined; one for kNone
+  std::vector<float> weights;  // empty: equal; else one a row, summing to 1 (kLogitMean, kProbMean)
+  const SamplingParams* sampling = nullptr;
+  const std::vector<int32_t>* prompt_tokens = nullptr;     // for the repetition penalty
+  const std::vector<int32_t>* generated_tokens = nullptr;  // for all penalties
+  const std::vector<int32_t>* banned_token_ids = nullptr;  // null, or ids that may not be drawn now
+  uint64_t draw_seed = 0;      // the draw is a pure function of (draw_seed, draw_index)
+  int64_t draw_index = 0;      // number of tokens generated before
+  int32_t top_logprobs = 0;
+  bool want_logits = false;    // return the whole combined row (tests, scoring)
+};
+
+// What the model runs next: a ragged batch of rows of all running requests, prefill and decode
+// alike. A value, made by the Scheduler, read by a ModelRunner.
+struct StepPlan {
+  std::vector<int32_t> token_ids;  // [num_rows]
+  std::vector<int32_t> positions;  // [num_rows] RoPE position ids
+  std::vector<int32_t> slots;      // [num_rows] KV slot that the row writes before attention reads
+  AttentionPlan attention;
+  std::vector<TokenChoice> choices;
+
+  int32_t num_rows() const { return static_cast<int32_t>(token_ids.size()); }
+};
+
+struct TokenLogprob {
+  int32_t token_id = 0;
+  float logprob = 0.0f;  // natural logarithm
+};
+
+struct ChosenToken {
+  int32_t token_id = 0;
+  float logprob = 0.0f;  // log-softmax of the combined row, before bias, penalties and temperature
+  std::vector<TokenLogprob> top_logprobs;  // best first, ties to the lowest id
+  std::vector<float> logits;               // [vocab_size] if want_logits
+};
+
+struct StepResult {
+  std::vector<ChosenToken> tokens;  // one a choice, in order
+};
+
+}  // namespace chorus

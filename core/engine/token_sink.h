@@ -1,0 +1,80 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "core/engine/step_plan.h"
+
+namespace chorus {
+
+// How an answer ended.
+enum class FinishReason { kEos = 1, kLength = 2, kStopString = 3, kStopToken = 4 };
+
+// First event of a request that was admitted to a worker.
+struct PromptSummary {
+  std::vector<int32_t> segment_tokens;  // tokens of each prompt, caller's order
+  int32_t original_length = 0;          // ATTENTION: where fused rows begin; else of prompt 0's row
+  int32_t prompt_tokens = 0;            // rows to encode, shared prefix counted once
+  int32_t cached_tokens = 0;            // of these, taken from the segment cache
+  int32_t worker = 0;
+};
+
+// One chosen token, or text that only now became certain (a held-back stop-string start or half a
+// character at the end): then token_ids is empty.
+struct TokenEvent {
+  std::string text;  // valid UTF-8; may be empty
+  std::vector<int32_t> token_ids;
+  std::vector<float> logprobs;                         // one a token id
+  std::vector<std::vector<TokenLogprob>> top_logprobs; // one list a token id, if asked for
+  int32_t prompt_index = -1;                           // PER_PROMPT: whose (caller's order); else -1
+};
+
+// The whole answer of one prompt (PER_PROMPT, VOTE) or of the request.
+struct Answer {
+  FinishReason reason = FinishReason::kLength;
+  std::string stop;  // the stop string or token that ended it, if any
+  std::string text;
+  std::vector<int32_t> token_ids;
+  double mean_logprob = 0.0;  // of token_ids; 0 for none
+};
+
+struct VoteTally {
+  std::string answer;  // normalised
+  int32_t count = 0;
+  std::vector<int32_t> prompt_indexes;  // caller's order
+};
+
+struct FinishSummary {
+  Answer answer;                // the fused or winning one; for PER_PROMPT, prompt 0's
+  std::vector<Answer> prompts;  // PER_PROMPT and VOTE, in the caller's order
+  std::vector<VoteTally> tally; // VOTE, most frequent first
+  int32_t prompt_tokens = 0;
+  int32_t cached_tokens = 0;
+  int32_t generated_tokens = 0;  // over all sequences
+  int32_t model_steps = 0;       // steps that this request took part in
+  absl::Duration queue_time;     // submission to first step
+  absl::Duration first_token_time;  // submission to first token; zero if there was none
+  absl::Duration total_time;
+};
+
+// Where a request's events go. Called by the worker thread that owns the request (OnFinish possibly
+// by the thread that calls Submit, Cancel or Drain, if the request never reached a worker); calls
+// must not block. OnFinish is called exactly once and is the last call.
+class TokenSink {
+ public:
+  virtual ~TokenSink() = default;
+
+  virtual void OnStart(const PromptSummary& summary) = 0;
+  virtual void OnToken(TokenEvent event) = 0;
+  // OK with a summary, or the error that ended the request (then `summary` holds what there was).
+  virtual void OnFinish(const absl::Status& status, FinishSummary summary) = 0;
+
+  // False while the reader is too far behind: the engine then pauses the request at the next step
+  // boundary until this is true again or its deadline passes. Thread-safe.
+  virtual bool WantsMore() const { return true; }
+};
+
+}  // namespace chorus

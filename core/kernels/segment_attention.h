@@ -1,0 +1,45 @@
+#pragma once
+
+#include <cstdint>
+
+#include "core/base/thread_pool.h"
+#include "core/segment/attention_plan.h"
+
+namespace chorus {
+
+enum class KvType { kFloat32, kBFloat16 };
+
+// Keys and values of one layer: k and v are [num_slots, num_kv_heads, head_dim], contiguous.
+struct KvView {
+  KvType type = KvType::kFloat32;
+  void* k = nullptr;
+  void* v = nullptr;
+  int32_t num_slots = 0;
+};
+
+struct AttentionShape {
+  int32_t num_heads = 0;     // a multiple of num_kv_heads; head h reads kv head h / (num_heads / num_kv_heads)
+  int32_t num_kv_heads = 0;
+  int32_t head_dim = 0;
+  float softmax_scale = 0.0f;  // usually 1 / sqrt(head_dim)
+};
+
+// One layer's attention over a ragged batch.
+struct AttentionArgs {
+  AttentionShape shape;
+  const float* q = nullptr;   // [num_rows, num_heads, head_dim], RoPE applied
+  KvView kv;                  // already holds the keys and values of the step's own rows
+  float* out = nullptr;       // [num_rows, num_heads, head_dim]
+  float* log_sum_exp = nullptr;  // [num_rows, num_heads] natural log, or null; -infinity for a row
+                                 // that attends to nothing (its output is zero)
+};
+
+// The oracle: naive, row by row, accumulates in double. Never optimised.
+void SegmentAttentionReference(const AttentionPlan& plan, const AttentionArgs& args);
+
+// Streams over key blocks with an online softmax; no L x L mask, memory O(rows). A row's result
+// depends on its own interval list and slots only, bit for bit: not on how rows are split into
+// runs, tiles or threads.
+void SegmentAttentionCpu(const AttentionPlan& plan, const AttentionArgs& args, ThreadPool& pool);
+
+}  // namespace chorus

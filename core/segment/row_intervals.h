@@ -1,0 +1,40 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "core/segment/attention_plan.h"
+#include "core/segment/segment_layout.h"
+
+namespace chorus {
+
+// The segment mask as runs of rows that share their key intervals: O(segments) in size, never
+// O(length^2). The keys of row q are { k : k in one of its run's intervals and k <= q }, which
+// equals SegmentMask::Allows for every q and k (fuzzed in tests).
+class RowIntervals {
+ public:
+  struct Run {
+    TokenRange rows;
+    std::vector<KeyInterval> keys;  // ascending, disjoint, adjacent ones of one kind merged
+  };
+
+  // `length` >= layout.length() counts generated rows too. `split_segment_columns`: intervals of
+  // fused rows are cut where ownership by segments changes and is_segment is set (needed when a
+  // SegmentScaling applies); otherwise adjacent intervals are merged and is_segment is false.
+  static RowIntervals FromLayout(const SegmentLayout& layout, int32_t length,
+                                 bool split_segment_columns);
+
+  // In row order; together they cover [0, length) exactly once.
+  const std::vector<Run>& runs() const { return runs_; }
+
+  // The run that holds row q, 0 <= q < length.
+  const Run& RunOf(int32_t q) const;
+
+  // Number of (q, k) pairs allowed in rows [0, length).
+  int64_t CountAllowed() const;
+
+ private:
+  std::vector<Run> runs_;
+};
+
+}  // namespace chorus

@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Installs what Chorus needs on Debian 12 or Ubuntu 24.04: system packages, a Python environment in
+# .venv with the pinned LibTorch, and the default model under models/. Idempotent: about a second
+# when everything is there. Nothing outside the repository changes but system packages.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+cd "${CHORUS_ROOT}"
+
+PACKAGES=(
+  build-essential cmake ninja-build ccache git pkg-config python3 python3-venv ca-certificates curl
+  libgrpc++-dev protobuf-compiler protobuf-compiler-grpc libprotobuf-dev libabsl-dev
+  libspdlog-dev libfmt-dev prometheus-cpp-dev nlohmann-json3-dev libcli11-dev
+  libicu-dev libpcre2-dev libhwy-dev libgtest-dev libgmock-dev
+)
+
+install_packages() {
+  local missing=() package
+  for package in "${PACKAGES[@]}"; do
+    dpkg-query -W -f='${Status}' "${package}" 2>/dev/null | grep -q 'install ok installed' || missing+=("${package}")
+  done
+  [[ ${#missing[@]} == 0 ]] && return
+  command -v apt-get >/dev/null || die "missing packages and no apt-get here: ${missing[*]}"
+  say "installing ${#missing[@]} system packages: ${missing[*]}"
+  as_root apt-get update -q >&2
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}" >&2
+}
+
+install_python_packages() {
+  local stamp=.venv/chorus-requirements.sha256 want
+  want="$(cat scripts/requirements.txt scripts/requirements-torch.txt | sha256sum)"
+  [[ -f "${stamp}" && "$(cat "${stamp}")" == "${want}" ]] && return
+  say "making the Python environment .venv (LibTorch is a download of 0.5 GB)"
+  [[ -x .venv/bin/python ]] || python3 -m venv .venv
+  .venv/bin/python -m pip install --disable-pip-version-check -q --no-deps -r scripts/requirements-torch.txt
+  .venv/bin/python -m pip install --disable-pip-version-check -q -r scripts/requirements.txt 2> >(grep -v -e "dependency resolver" -e "^torch 2" >&2)
+  printf '%s' "${want}" >"${stamp}"
+}
+
+make_default_model() {
+  [[ -f models/smollm2-135m-instruct/model.safetensors ]] && return
+  say "making the default model models/smollm2-135m-instruct"
+  .venv/bin/python scripts/convert_default_model.py
+}
+
+install_packages
+install_python_packages
+make_default_model
