@@ -15,12 +15,15 @@ class RowIntervals {
  public:
   struct Run {
     TokenRange rows;
-    std::vector<KeyInterval> keys;  // ascending, disjoint, adjacent ones of one kind merged
+    std::vector<KeyInterval> keys;  // ascending, disjoint, none empty
   };
 
-  // `length` >= layout.length() counts generated rows too. `split_segment_columns`: intervals of
-  // fused rows are cut where ownership by segments changes and is_segment is set (needed when a
-  // SegmentScaling applies); otherwise adjacent intervals are merged and is_segment is false.
+  // `length` >= layout.length() counts generated rows too. `split_segment_columns`: the keys of
+  // fused rows are cut where segment columns begin and end, and is_segment is set (needed when a
+  // SegmentScaling applies); otherwise they are one interval and is_segment is false. Touching
+  // intervals of one kind are merged, except a segment row's prefix and own segment: kept apart
+  // even where they touch, so that a kernel that counts key blocks from an interval's begin gives a
+  // segment the same bits wherever it stands, and its cached keys and values stay exact.
   static RowIntervals FromLayout(const SegmentLayout& layout, int32_t length,
                                  bool split_segment_columns);
 
