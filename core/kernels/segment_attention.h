@@ -9,6 +9,9 @@ namespace chorus {
 
 enum class KvType { kFloat32, kBFloat16 };
 
+// The largest head_dim that the CPU kernels take: their scratch stands on the stack.
+inline constexpr int32_t kMaxHeadDim = 256;
+
 // Keys and values of one layer: k and v are [num_slots, num_kv_heads, head_dim], contiguous.
 struct KvView {
   KvType type = KvType::kFloat32;
@@ -20,7 +23,7 @@ struct KvView {
 struct AttentionShape {
   int32_t num_heads = 0;     // a multiple of num_kv_heads; head h reads kv head h / (num_heads / num_kv_heads)
   int32_t num_kv_heads = 0;
-  int32_t head_dim = 0;
+  int32_t head_dim = 0;      // 1..kMaxHeadDim
   float softmax_scale = 0.0f;  // usually 1 / sqrt(head_dim)
 };
 

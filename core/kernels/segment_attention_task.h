@@ -1,0 +1,67 @@
+#pragma once
+
+#include <cstdint>
+
+#include "core/kernels/segment_attention.h"
+
+namespace chorus {
+
+// Keys are taken in blocks of 64, and blocks in chunks of 1,024, both counted from the begin of
+// their interval: so that a row adds in one order, whatever stands beside it. Chunks are the unit in
+// which one long row is shared among threads.
+inline constexpr int32_t kKeyBlock = 64;
+inline constexpr int32_t kChunkKeys = 1024;
+
+// Queries (row, head) of one task: they share the keys and values that were made ready for use.
+inline constexpr int32_t kMaxTaskQueries = 64;
+
+// Keys [begin, end) of one interval, at most kChunkKeys of them.
+struct KeyChunk {
+  int32_t begin = 0;
+  int32_t end = 0;
+  bool is_scaled = false;  // segment columns under a SegmentScaling: a softmax of their own
+};
+
+// Unnormalised softmax of some queries over some keys, float32:
+//   max[i] = max_j logit_j, sum[i] = sum_j exp(logit_j - max[i]), values[i] = sum_j exp(...) v_j
+// No key: max = -infinity, sum = 0, values = 0. Points into memory of its user.
+struct SoftmaxState {
+  float* max = nullptr;     // [num_queries]
+  float* sum = nullptr;     // [num_queries]
+  float* values = nullptr;  // [num_queries][padded head_dim]
+};
+
+// Rows [row_begin, row_end) of a run times heads [head_begin, head_begin + num_heads), which read
+// one kv head. Query i is row i / num_heads, head i % num_heads. Internal to SegmentAttentionCpu.
+struct AttentionTask {
+  const AttentionRun* run = nullptr;
+  int32_t row_begin = 0;
+  int32_t row_end = 0;
+  int32_t kv_head = 0;
+  int32_t head_begin = 0;
+  int32_t num_heads = 0;
+
+  int32_t num_queries() const { return (row_end - row_begin) * num_heads; }
+  // Logical index of a row's own token.
+  int32_t QueryIndex(int32_t row) const { return run->query_begin + (row - run->row_begin); }
+};
+
+// Values of a query are padded to whole vectors of every target.
+inline int32_t PaddedHeadDim(int32_t head_dim) { return (head_dim + 15) / 16 * 16; }
+
+// Calls visit(KeyChunk) for the chunks that the task's last row sees, in ascending order.
+template <typename Visit>
+void ForEachChunk(const AttentionPlan& plan, const AttentionTask& task, const Visit& visit) {
+  const AttentionRun& run = *task.run;
+  const int32_t visible_end = task.QueryIndex(task.row_end - 1) + 1;
+  for (int32_t i = run.interval_begin; i < run.interval_end; ++i) {
+    const KeyInterval& interval = plan.intervals[i];
+    const int32_t end = interval.end < visible_end ? interval.end : visible_end;
+    for (int32_t begin = interval.begin; begin < end; begin += kChunkKeys) {
+      const int32_t chunk_end = end - begin < kChunkKeys ? end : begin + kChunkKeys;
+      visit(KeyChunk{begin, chunk_end, run.scaling >= 0 && interval.is_segment});
+    }
+  }
+}
+
+}  // namespace chorus

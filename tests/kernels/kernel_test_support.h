@@ -1,0 +1,44 @@
+#pragma once
+
+#include <cstdint>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "core/kernels/segment_attention.h"
+#include "core/segment/attention_plan.h"
+
+namespace chorus::test {
+
+// The instruction sets that this machine can run and the kernels were compiled for, best first.
+std::vector<int64_t> KernelTargets();
+std::string KernelTargetName(int64_t target);
+
+// Makes the kernels use one instruction set while it lives; then the best again.
+class ScopedKernelTarget {
+ public:
+  explicit ScopedKernelTarget(int64_t target);
+  ~ScopedKernelTarget();
+};
+
+inline constexpr float kEpsilon = 0x1p-24f;  // unit roundoff of float32
+
+std::vector<float> RandomFloats(int64_t size, std::mt19937& random, float limit = 1.0f);
+
+// Keys and values of one layer; every slot that nobody wrote is NaN.
+class KvStore {
+ public:
+  KvStore(KvType type, int32_t num_slots, const AttentionShape& shape);
+  KvView view();
+  // Random keys and values in [-1, 1), as the type holds them.
+  void FillSlot(int32_t slot, std::mt19937& random);
+
+ private:
+  KvType type_;
+  int32_t num_slots_;
+  int64_t slot_size_;
+  std::vector<float> k32_, v32_;
+  std::vector<uint16_t> k16_, v16_;
+};
+
+}  // namespace chorus::test
