@@ -10,7 +10,8 @@
 namespace chorus {
 
 // How an accepted request ended. Every accepted request ends in exactly one of these.
-enum class Outcome { kOk, kCancelled, kDeadlineExceeded, kResourceExhausted, kUnavailable, kInternal };
+enum class Outcome { kOk, kCancelled, kDeadlineExceeded, kResourceExhausted, kUnavailable, kInvalidArgument,
+                     kInternal };
 std::string_view OutcomeName(Outcome outcome);  // "ok", "cancelled", ...
 
 // Why a request was not accepted.

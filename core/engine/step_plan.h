@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "core/engine/request.h"
 #include "core/segment/attention_plan.h"
 
@@ -49,6 +50,9 @@ struct ChosenToken {
   float logprob = 0.0f;  // log-softmax of the combined row, before bias, penalties and temperature
   std::vector<TokenLogprob> top_logprobs;  // best first, ties to the lowest id
   std::vector<float> logits;               // [vocab_size] if want_logits
+  // Not OK if this one choice failed (INVALID_ARGUMENT: no token is left to choose from; INTERNAL: the
+  // logits are not finite); token_id is then 0 and means nothing.
+  absl::Status status;
 };
 
 struct StepResult {

@@ -1,0 +1,260 @@
+#include "core/engine/fusion_strategy.h"
+
+#include <algorithm>
+#include <numeric>
+#include <optional>
+#include <utility>
+
+#include "core/base/check.h"
+#include "core/base/status_macros.h"
+#include "core/cache/content_hash.h"
+
+namespace chorus {
+namespace {
+
+using LogitRow = GenerationPlan::LogitRow;
+
+bool IsLogitMethod(FusionMethod method) {
+  return method == FusionMethod::kLogitMean || method == FusionMethod::kProbMean ||
+         method == FusionMethod::kProbMax || method == FusionMethod::kLogitMax;
+}
+
+CombineRule RuleOf(FusionMethod method) {
+  switch (method) {
+    case FusionMethod::kLogitMean:
+      return CombineRule::kLogitMean;
+    case FusionMethod::kProbMean:
+      return CombineRule::kProbMean;
+    case FusionMethod::kProbMax:
+      return CombineRule::kProbMax;
+    case FusionMethod::kLogitMax:
+      return CombineRule::kLogitMax;
+    case FusionMethod::kAttention:
+    case FusionMethod::kPerPrompt:
+    case FusionMethod::kVote:
+      return CombineRule::kNone;
+  }
+  CHECK(false);
+}
+
+void AppendTokens(const std::vector<int32_t>& from, std::vector<int32_t>* to) {
+  to->insert(to->end(), from.begin(), from.end());
+}
+
+// Caller's indexes of the prompts in the order in which they are to stand.
+std::vector<int32_t> PromptOrder(const Request& request) {
+  std::vector<int32_t> order(request.prompts.size());
+  std::iota(order.begin(), order.end(), 0);
+  const FusionMethod method = request.fusion.method;
+  const bool exchangeable =
+      method == FusionMethod::kAttention
+          ? request.fusion.positions == PositionMode::kOverlapping && request.separator.empty()
+          : method != FusionMethod::kPerPrompt;
+  if (!exchangeable) return order;
+  std::vector<uint64_t> hashes;
+  for (const auto& prompt : request.prompts) hashes.push_back(ContentHash(prompt));
+  const auto& weights = request.fusion.weights;
+  const auto weight = [&](int32_t i) { return weights.empty() ? 0.0f : weights[i]; };
+  std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
+    if (hashes[a] != hashes[b]) return hashes[a] < hashes[b];
+    if (request.prompts[a] != request.prompts[b]) return request.prompts[a] < request.prompts[b];
+    return weight(a) < weight(b);
+  });
+  return order;
+}
+
+// The request's weights in `order`, summing to 1; empty if there are none.
+std::vector<float> NormalisedWeights(const Request& request, const std::vector<int32_t>& order) {
+  const auto& weights = request.fusion.weights;
+  if (weights.empty()) return {};
+  double sum = 0.0;
+  for (int32_t i : order) sum += weights[i];
+  std::vector<float> normalised;
+  for (int32_t i : order) normalised.push_back(static_cast<float>(weights[i] / sum));
+  return normalised;
+}
+
+// Splits rows [begin, end) of a sequence into those of `final_ranges` (ascending) and the rest.
+void SplitRows(int32_t sequence_index, TokenRange all, const std::vector<TokenRange>& final_ranges,
+               GenerationPlan* plan) {
+  int32_t next = all.begin;
+  for (const TokenRange& range : final_ranges) {
+    if (range.begin > next) plan->early_rows.push_back({sequence_index, {next, range.begin}});
+    plan->final_rows.push_back({sequence_index, range});
+    next = range.end;
+  }
+  if (next < all.end) plan->early_rows.push_back({sequence_index, {next, all.end}});
+}
+
+std::vector<int32_t> SegmentedTokens(const Request& request, const std::vector<int32_t>& order) {
+  std::vector<int32_t> token_ids = request.prefix;
+  for (size_t i = 0; i < order.size(); ++i) {
+    if (i > 0) AppendTokens(request.separator, &token_ids);
+    AppendTokens(request.prompts[order[i]], &token_ids);
+  }
+  AppendTokens(request.suffix, &token_ids);
+  return token_ids;
+}
+
+absl::StatusOr<SegmentLayout> SegmentedLayout(const Request& request,
+                                              const std::vector<int32_t>& order) {
+  SegmentLayout::Pieces pieces;
+  pieces.prefix_length = static_cast<int32_t>(request.prefix.size());
+  for (int32_t i : order) {
+    pieces.segment_lengths.push_back(static_cast<int32_t>(request.prompts[i].size()));
+  }
+  pieces.separator_length = static_cast<int32_t>(request.separator.size());
+  pieces.separator_policy = request.fusion.separators;
+  pieces.position_mode = request.fusion.positions;
+  pieces.suffix_length = static_cast<int32_t>(request.suffix.size());
+  return SegmentLayout::FromPieces(pieces);
+}
+
+// The first choice of the one ATTENTION sequence, and with it which rows must run last. A segment's
+// tail from its last own token on holds back the attached separator too, which sees that token.
+void PlanFirstToken(const Request& request, const std::vector<int32_t>& order,
+                    const SegmentLayout& layout, GenerationPlan* plan) {
+  const int32_t length = layout.length();
+  std::vector<TokenRange> final_ranges;
+  const auto add_tail = [&](size_t segment_index) {
+    const int32_t row = layout.last_own_tokens()[segment_index];
+    plan->first_rows.push_back({0, row});
+    final_ranges.push_back({row, layout.segments()[segment_index].end});
+  };
+  if (!request.suffix.empty()) {
+    plan->first_rows.push_back({0, length - 1});
+    final_ranges.push_back({length - 1, length});
+  } else if (request.fusion.first_token == FirstToken::kLastSegment) {
+    const int32_t last = static_cast<int32_t>(order.size()) - 1;  // the caller's last
+    add_tail(std::find(order.begin(), order.end(), last) - order.begin());
+  } else {
+    for (size_t i = 0; i < order.size(); ++i) add_tail(i);
+    plan->first_rule = CombineRule::kLogitMean;
+    plan->first_weights = NormalisedWeights(request, order);
+  }
+  SplitRows(0, {0, length}, final_ranges, plan);
+}
+
+absl::StatusOr<FusionPlan> PlanAttention(const Request& request) {
+  const std::vector<int32_t> order = PromptOrder(request);
+  CHORUS_ASSIGN_OR_RETURN(SegmentLayout layout, SegmentedLayout(request, order));
+  GenerationPlan generation;
+  generation.sequence_indexes = {0};
+  generation.draw_seed = request.sampling.seed;
+  PlanFirstToken(request, order, layout, &generation);
+  std::vector<int32_t> token_ids = SegmentedTokens(request, order);
+  generation.prompt_tokens = token_ids;
+
+  FusionPlan plan;
+  const int32_t original_length = layout.original_length();
+  plan.sequences.push_back({std::move(token_ids), std::move(layout), original_length, 0});
+  plan.generations.push_back(std::move(generation));
+  plan.scales_segments = request.fusion.scaling.value_or(SegmentScaling{}) != SegmentScaling{};
+  return plan;
+}
+
+absl::StatusOr<SequencePlan> PlainSequence(const Request& request, int32_t prompt_index) {
+  std::vector<int32_t> token_ids = request.prefix;
+  AppendTokens(request.prompts[prompt_index], &token_ids);
+  const int32_t original_length = static_cast<int32_t>(token_ids.size());
+  AppendTokens(request.suffix, &token_ids);
+  const int32_t length = static_cast<int32_t>(token_ids.size());
+  // All of it is prefix: plainly causal, and one run of rows.
+  CHORUS_ASSIGN_OR_RETURN(
+      SegmentLayout layout,
+      SegmentLayout::FromRanges(length, {}, length, length, PositionMode::kSequential));
+  return SequencePlan{std::move(token_ids), std::move(layout), original_length, prompt_index};
+}
+
+// Adds sequence `index` of `plan` to a generation. Rows of the shared prefix run once, as the first
+// sequence's.
+void AddSequence(const FusionPlan& plan, const Request& request, int32_t index,
+                 GenerationPlan* generation) {
+  const SequencePlan& sequence = plan.sequences[index];
+  const int32_t length = sequence.layout.length();
+  generation->sequence_indexes.push_back(index);
+  generation->first_rows.push_back({index, length - 1});
+  SplitRows(index, {index == 0 ? 0 : plan.shared_prefix, length}, {{length - 1, length}},
+            generation);
+  if (generation->prompt_tokens.empty()) AppendTokens(request.prefix, &generation->prompt_tokens);
+  AppendTokens(request.prompts[sequence.prompt_index], &generation->prompt_tokens);
+  AppendTokens(request.suffix, &generation->prompt_tokens);
+}
+
+absl::StatusOr<FusionPlan> PlanSequences(const Request& request) {
+  FusionPlan plan;
+  const std::vector<int32_t> order = PromptOrder(request);
+  plan.shared_prefix = static_cast<int32_t>(request.prefix.size());
+  for (int32_t prompt_index : order) {
+    CHORUS_ASSIGN_OR_RETURN(SequencePlan sequence, PlainSequence(request, prompt_index));
+    plan.sequences.push_back(std::move(sequence));
+  }
+  const auto num_sequences = static_cast<int32_t>(order.size());
+  if (IsLogitMethod(request.fusion.method)) {
+    GenerationPlan& generation = plan.generations.emplace_back();
+    generation.draw_seed = request.sampling.seed;
+    generation.rule = generation.first_rule = RuleOf(request.fusion.method);
+    generation.weights = generation.first_weights = NormalisedWeights(request, order);
+    for (int32_t i = 0; i < num_sequences; ++i) AddSequence(plan, request, i, &generation);
+    return plan;
+  }
+  for (int32_t i = 0; i < num_sequences; ++i) {
+    GenerationPlan& generation = plan.generations.emplace_back();
+    generation.prompt_index = order[i];
+    generation.draw_seed = PromptSeed(request.sampling.seed, order[i]);
+    AddSequence(plan, request, i, &generation);
+  }
+  return plan;
+}
+
+}  // namespace
+
+absl::StatusOr<FusionPlan> PlanFusion(const Request& request) {
+  CHORUS_ASSIGN_OR_RETURN(FusionPlan plan, request.fusion.method == FusionMethod::kAttention
+                                               ? PlanAttention(request)
+                                               : PlanSequences(request));
+  const RequestSize size = SizeOf(request);
+  plan.prompt_tokens = static_cast<int32_t>(size.prompt_tokens);
+  plan.num_slots = size.total_tokens;
+  return plan;
+}
+
+RequestSize SizeOf(const Request& request) {
+  const auto num_prompts = static_cast<int64_t>(request.prompts.size());
+  const bool one_sequence = request.fusion.method == FusionMethod::kAttention;
+  RequestSize size;
+  size.prompt_tokens = static_cast<int64_t>(request.prefix.size());
+  for (const auto& prompt : request.prompts) {
+    size.prompt_tokens += static_cast<int64_t>(prompt.size());
+  }
+  size.prompt_tokens +=
+      static_cast<int64_t>(request.suffix.size()) * (one_sequence ? 1 : num_prompts);
+  if (one_sequence && num_prompts > 0) {
+    size.prompt_tokens += static_cast<int64_t>(request.separator.size()) * (num_prompts - 1);
+  }
+  size.total_tokens = size.prompt_tokens + static_cast<int64_t>(request.stopping.max_new_tokens) *
+                                               (one_sequence ? 1 : num_prompts);
+  return size;
+}
+
+bool TakesWeights(const Request& request) {
+  switch (request.fusion.method) {
+    case FusionMethod::kLogitMean:
+    case FusionMethod::kProbMean:
+      return true;
+    case FusionMethod::kAttention:
+      return request.suffix.empty() && request.fusion.first_token == FirstToken::kFuseFirst;
+    default:
+      return false;
+  }
+}
+
+uint64_t PromptSeed(uint64_t seed, int32_t prompt_index) {
+  // SplitMix64's finaliser: neighbouring seeds and indexes give unrelated streams.
+  uint64_t x = seed + 0x9e3779b97f4a7c15ull * (static_cast<uint64_t>(prompt_index) + 1);
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
+  return x ^ (x >> 31);
+}
+
+}  // namespace chorus

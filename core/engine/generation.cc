@@ -1,0 +1,127 @@
+#include "core/engine/generation.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "core/base/check.h"
+
+namespace chorus {
+namespace {
+
+bool Contains(const std::vector<int32_t>& token_ids, int32_t token_id) {
+  return std::find(token_ids.begin(), token_ids.end(), token_id) != token_ids.end();
+}
+
+int64_t CountRows(const std::vector<SequenceRows>& pieces) {
+  int64_t count = 0;
+  for (const SequenceRows& piece : pieces) count += piece.rows.length();
+  return count;
+}
+
+}  // namespace
+
+EndTokens::EndTokens(const StoppingParams& stopping, const std::vector<int32_t>& eos_token_ids)
+    : stop(stopping.stop_token_ids) {
+  if (!stopping.ignore_eos) eos = eos_token_ids;
+  all = eos;
+  all.insert(all.end(), stop.begin(), stop.end());
+}
+
+std::optional<FinishReason> EndTokens::ReasonOf(int32_t token_id) const {
+  if (Contains(eos, token_id)) return FinishReason::kEos;
+  if (Contains(stop, token_id)) return FinishReason::kStopToken;
+  return std::nullopt;
+}
+
+Generation::Generation(const Request* request, const GenerationPlan* plan,
+                       const EndTokens* end_tokens, const Tokenizer* tokenizer)
+    : request_(*request),
+      plan_(*plan),
+      end_tokens_(*end_tokens),
+      tokenizer_(*tokenizer),
+      num_early_rows_(CountRows(plan_.early_rows)),
+      num_final_rows_(CountRows(plan_.final_rows)),
+      detokenizer_(tokenizer, /*skip_special_tokens=*/true),
+      stop_checker_(request_.stopping.stop, request_.stopping.include_stop) {}
+
+void Generation::AdvancePrompt(int64_t num_early_rows, bool final_rows) {
+  CHECK(!prompt_done_ && num_early_rows <= num_early_rows_left());
+  num_early_rows_done_ += num_early_rows;
+  CHECK(!final_rows || num_early_rows_left() == 0);
+  prompt_done_ = final_rows;
+}
+
+TokenChoice Generation::NextChoice() const {
+  const bool first = token_ids().empty();
+  TokenChoice choice;
+  choice.rule = first ? plan_.first_rule : plan_.rule;
+  choice.weights = first ? plan_.first_weights : plan_.weights;
+  choice.sampling = &request_.sampling;
+  choice.prompt_tokens = &plan_.prompt_tokens;
+  choice.generated_tokens = &answer_.token_ids;
+  const auto num_generated = static_cast<int64_t>(token_ids().size());
+  if (num_generated < request_.stopping.min_new_tokens && !end_tokens_.all.empty()) {
+    choice.banned_token_ids = &end_tokens_.all;
+  }
+  choice.draw_seed = plan_.draw_seed;
+  choice.draw_index = num_generated;
+  choice.top_logprobs = request_.response.top_logprobs;
+  return choice;
+}
+
+TokenEvent Generation::Append(ChosenToken token) {
+  CHECK(!finished_);
+  TokenEvent event;
+  if (request_.fusion.method == FusionMethod::kPerPrompt) event.prompt_index = plan_.prompt_index;
+  if (const auto reason = end_tokens_.ReasonOf(token.token_id); reason.has_value()) {
+    FlushText(&event.text);
+    if (!finished_) Finish(*reason, tokenizer_.IdToToken(token.token_id).value_or(""));
+    return event;
+  }
+  answer_.token_ids.push_back(token.token_id);
+  sum_logprob_ += token.logprob;
+  event.token_ids = {token.token_id};
+  event.logprobs = {token.logprob};
+  if (request_.response.top_logprobs > 0) {
+    event.top_logprobs.push_back(std::move(token.top_logprobs));
+  }
+  if (!AddText(detokenizer_.Append(token.token_id), &event.text)) return event;
+  if (static_cast<int64_t>(answer_.token_ids.size()) >= request_.stopping.max_new_tokens) {
+    FlushText(&event.text);
+    if (!finished_) Finish(FinishReason::kLength, "");
+  }
+  return event;
+}
+
+Answer Generation::answer() const {
+  Answer answer = answer_;
+  if (!answer.token_ids.empty()) {
+    answer.mean_logprob = sum_logprob_ / static_cast<double>(answer.token_ids.size());
+  }
+  return answer;
+}
+
+void Generation::Finish(FinishReason reason, std::string stop) {
+  answer_.reason = reason;
+  answer_.stop = std::move(stop);
+  finished_ = true;
+}
+
+bool Generation::AddText(std::string_view text, std::string* emitted) {
+  if (text.empty()) return true;
+  StopChecker::Result result = stop_checker_.Push(text);
+  answer_.text += result.emit;
+  *emitted += result.emit;
+  if (!result.matched_stop_index.has_value()) return true;
+  Finish(FinishReason::kStopString, request_.stopping.stop[*result.matched_stop_index]);
+  return false;
+}
+
+void Generation::FlushText(std::string* emitted) {
+  if (!AddText(detokenizer_.Flush(), emitted)) return;
+  const std::string rest = stop_checker_.Flush();
+  answer_.text += rest;
+  *emitted += rest;
+}
+
+}  // namespace chorus

@@ -1,0 +1,86 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+
+#include "core/engine/fusion_strategy.h"
+#include "core/engine/request.h"
+#include "core/engine/step_plan.h"
+#include "core/engine/token_sink.h"
+#include "core/text/detokenizer.h"
+#include "core/text/stop_checker.h"
+#include "core/text/tokenizer.h"
+
+namespace chorus {
+
+// The tokens that end a request's answers.
+struct EndTokens {
+  // `eos_token_ids` are the model's; with ignore_eos they are ordinary tokens.
+  EndTokens(const StoppingParams& stopping, const std::vector<int32_t>& eos_token_ids);
+
+  std::optional<FinishReason> ReasonOf(int32_t token_id) const;
+
+  std::vector<int32_t> eos;
+  std::vector<int32_t> stop;
+  std::vector<int32_t> all;  // what may not be drawn before min_new_tokens
+};
+
+// One answer in the making: how much of its prompt rows has run, the tokens so far, their text, and
+// whether it has ended. Owned by its RunningRequest; worker thread only.
+class Generation {
+ public:
+  // All must outlive the generation.
+  Generation(const Request* request, const GenerationPlan* plan, const EndTokens* end_tokens,
+             const Tokenizer* tokenizer);
+
+  const GenerationPlan& plan() const { return plan_; }
+
+  // Prompt rows still to run.
+  int64_t num_early_rows_left() const { return num_early_rows_ - num_early_rows_done_; }
+  int64_t num_final_rows() const { return num_final_rows_; }
+  bool prompt_done() const { return prompt_done_; }
+  int64_t num_early_rows_done() const { return num_early_rows_done_; }
+  void AdvancePrompt(int64_t num_early_rows, bool final_rows);
+
+  // The next choice but for its rows.
+  TokenChoice NextChoice() const;
+
+  // Takes the chosen token in and says what there is to stream: nothing (text and token_ids are
+  // empty) for an end token without held-back text. REQUIRES: !finished().
+  TokenEvent Append(ChosenToken token);
+
+  bool finished() const { return finished_; }
+  const std::vector<int32_t>& token_ids() const { return answer_.token_ids; }
+  // Complete once finished; before, what there is so far.
+  Answer answer() const;
+
+  // When its last token came; worker's bookkeeping.
+  std::optional<absl::Time> last_token_time;
+
+ private:
+  void Finish(FinishReason reason, std::string stop);
+  // Passes text on through the stop checker; false once a stop string has ended the answer.
+  bool AddText(std::string_view text, std::string* emitted);
+  void FlushText(std::string* emitted);
+
+  const Request& request_;
+  const GenerationPlan& plan_;
+  const EndTokens& end_tokens_;
+  const Tokenizer& tokenizer_;
+  int64_t num_early_rows_ = 0;
+  int64_t num_final_rows_ = 0;
+  int64_t num_early_rows_done_ = 0;
+  bool prompt_done_ = false;
+
+  Detokenizer detokenizer_;
+  StopChecker stop_checker_;
+  Answer answer_;
+  double sum_logprob_ = 0.0;
+  bool finished_ = false;
+};
+
+}  // namespace chorus

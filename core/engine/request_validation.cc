@@ -1,0 +1,199 @@
+#include "core/engine/request_validation.h"
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+
+#include "core/base/field_error.h"
+#include "core/base/status_macros.h"
+
+namespace chorus {
+namespace {
+
+// The error for `field` unless `valid`. NaN fails every comparison, so ranges refuse it.
+template <typename Value>
+absl::Status Expect(bool valid, std::string_view field, const Value& value,
+                    std::string_view limit) {
+  return valid ? absl::OkStatus() : FieldError(field, absl::StrCat(value), limit);
+}
+
+absl::Status CheckTokenIds(absl::string_view field, const std::vector<int32_t>& token_ids,
+                           const ModelInfo& info) {
+  for (size_t i = 0; i < token_ids.size(); ++i) {
+    if (token_ids[i] >= 0 && token_ids[i] < info.vocab_size) continue;
+    return FieldError(absl::StrCat(field, "[", i, "]"), absl::StrCat(token_ids[i]),
+                      absl::StrCat("must be a token id in [0, ", info.vocab_size, ")"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckPrompt(const Request& request, const ModelInfo& info) {
+  const size_t num_prompts = request.prompts.size();
+  CHORUS_RETURN_IF_ERROR(Expect(num_prompts >= 1 && num_prompts <= kMaxPrompts,
+                                "prompt.tokens.segments", absl::StrCat(num_prompts, " prompts"),
+                                absl::StrCat("must be 1 to ", kMaxPrompts, " prompts")));
+  for (size_t i = 0; i < num_prompts; ++i) {
+    const std::string field = absl::StrCat("prompt.tokens.segments[", i, "]");
+    CHORUS_RETURN_IF_ERROR(
+        Expect(!request.prompts[i].empty(), field, "0 tokens", "must not be empty"));
+    CHORUS_RETURN_IF_ERROR(
+        CheckTokenIds(absl::StrCat(field, ".token_ids"), request.prompts[i], info));
+  }
+  CHORUS_RETURN_IF_ERROR(CheckTokenIds("prompt.tokens.prefix.token_ids", request.prefix, info));
+  CHORUS_RETURN_IF_ERROR(CheckTokenIds("prompt.tokens.suffix.token_ids", request.suffix, info));
+  return CheckTokenIds("prompt.tokens.separator.token_ids", request.separator, info);
+}
+
+absl::Status CheckWeights(const Request& request) {
+  const std::vector<float>& weights = request.fusion.weights;
+  if (weights.empty()) return absl::OkStatus();
+  const std::string count = absl::StrCat(weights.size(), " weights");
+  CHORUS_RETURN_IF_ERROR(Expect(TakesWeights(request), "fusion.weights", count,
+                                "only LOGIT_MEAN, PROB_MEAN and a first token by FUSE_FIRST "
+                                "(ATTENTION without suffix) take weights"));
+  CHORUS_RETURN_IF_ERROR(
+      Expect(weights.size() == request.prompts.size(), "fusion.weights", count,
+             absl::StrCat("must be one a prompt, here ", request.prompts.size())));
+  double sum = 0.0;
+  for (size_t i = 0; i < weights.size(); ++i) {
+    CHORUS_RETURN_IF_ERROR(Expect(std::isfinite(weights[i]) && weights[i] >= 0,
+                                  absl::StrCat("fusion.weights[", i, "]"), weights[i],
+                                  "must be finite and >= 0"));
+    sum += weights[i];
+  }
+  return Expect(sum > 0, "fusion.weights", sum, "must have a sum above 0");
+}
+
+absl::Status CheckFusion(const Request& request) {
+  const FusionParams& fusion = request.fusion;
+  const int method = static_cast<int>(fusion.method);
+  CHORUS_RETURN_IF_ERROR(Expect(method >= static_cast<int>(FusionMethod::kAttention) &&
+                                    method <= static_cast<int>(FusionMethod::kVote),
+                                "fusion.method", method, "must be a known method"));
+  if (fusion.scaling.has_value()) {
+    const SegmentScaling& scaling = *fusion.scaling;
+    constexpr std::string_view kPositive = "must be finite and > 0";
+    CHORUS_RETURN_IF_ERROR(Expect(std::isfinite(scaling.temperature) && scaling.temperature > 0,
+                                  "fusion.attention_temperature", scaling.temperature, kPositive));
+    CHORUS_RETURN_IF_ERROR(Expect(std::isfinite(scaling.scale) && scaling.scale > 0,
+                                  "fusion.attention_scale", scaling.scale, kPositive));
+    CHORUS_RETURN_IF_ERROR(Expect(std::isfinite(scaling.log_bias), "fusion.segment_log_bias",
+                                  scaling.log_bias, "must be finite"));
+  }
+  return CheckWeights(request);
+}
+
+absl::Status CheckSamplingRanges(const SamplingParams& sampling) {
+  CHORUS_RETURN_IF_ERROR(Expect(std::isfinite(sampling.temperature) && sampling.temperature >= 0,
+                                "sampling.temperature", sampling.temperature,
+                                "must be finite and >= 0"));
+  CHORUS_RETURN_IF_ERROR(Expect(sampling.top_p > 0 && sampling.top_p <= 1, "sampling.top_p",
+                                sampling.top_p, "must be in (0, 1]"));
+  CHORUS_RETURN_IF_ERROR(
+      Expect(sampling.top_k >= 0, "sampling.top_k", sampling.top_k, "must be >= 0"));
+  CHORUS_RETURN_IF_ERROR(Expect(sampling.min_p >= 0 && sampling.min_p <= 1, "sampling.min_p",
+                                sampling.min_p, "must be in [0, 1]"));
+  const float repetition = sampling.repetition_penalty;
+  CHORUS_RETURN_IF_ERROR(Expect(std::isfinite(repetition) && repetition > 0,
+                                "sampling.repetition_penalty", repetition,
+                                "must be finite and > 0"));
+  const float presence = sampling.presence_penalty;
+  CHORUS_RETURN_IF_ERROR(Expect(presence >= -2 && presence <= 2, "sampling.presence_penalty",
+                                presence, "must be in [-2, 2]"));
+  const float frequency = sampling.frequency_penalty;
+  return Expect(frequency >= -2 && frequency <= 2, "sampling.frequency_penalty", frequency,
+                "must be in [-2, 2]");
+}
+
+absl::Status CheckSampling(const SamplingParams& sampling, const ModelInfo& info) {
+  CHORUS_RETURN_IF_ERROR(CheckSamplingRanges(sampling));
+  for (const auto& [token_id, bias] : sampling.logit_bias) {
+    CHORUS_RETURN_IF_ERROR(
+        Expect(token_id >= 0 && token_id < info.vocab_size, "sampling.logit_bias", token_id,
+               absl::StrCat("must be for token ids in [0, ", info.vocab_size, ")")));
+    CHORUS_RETURN_IF_ERROR(Expect(std::isfinite(bias),
+                                  absl::StrCat("sampling.logit_bias[", token_id, "]"), bias,
+                                  "must be finite"));
+  }
+  return CheckTokenIds("sampling.allowed_token_ids", sampling.allowed_token_ids, info);
+}
+
+absl::Status CheckStopStrings(const std::vector<std::string>& stop) {
+  CHORUS_RETURN_IF_ERROR(Expect(stop.size() <= kMaxStopStrings, "stopping.stop",
+                                absl::StrCat(stop.size(), " strings"),
+                                absl::StrCat("must be at most ", kMaxStopStrings, " strings")));
+  for (size_t i = 0; i < stop.size(); ++i) {
+    CHORUS_RETURN_IF_ERROR(Expect(!stop[i].empty() && stop[i].size() <= kMaxStopStringBytes,
+                                  absl::StrCat("stopping.stop[", i, "]"),
+                                  absl::StrCat(stop[i].size(), " bytes"),
+                                  absl::StrCat("must be 1 to ", kMaxStopStringBytes, " bytes")));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckStopping(const StoppingParams& stopping, const ModelInfo& info) {
+  CHORUS_RETURN_IF_ERROR(Expect(stopping.max_new_tokens >= 1, "stopping.max_new_tokens",
+                                stopping.max_new_tokens, "must be >= 1"));
+  CHORUS_RETURN_IF_ERROR(
+      Expect(stopping.min_new_tokens >= 0 && stopping.min_new_tokens <= stopping.max_new_tokens,
+             "stopping.min_new_tokens", stopping.min_new_tokens,
+             absl::StrCat("must be 0 to max_new_tokens, here ", stopping.max_new_tokens)));
+  CHORUS_RETURN_IF_ERROR(CheckStopStrings(stopping.stop));
+  CHORUS_RETURN_IF_ERROR(Expect(stopping.stop_token_ids.size() <= kMaxStopTokenIds,
+                                "stopping.stop_token_ids",
+                                absl::StrCat(stopping.stop_token_ids.size(), " ids"),
+                                absl::StrCat("must be at most ", kMaxStopTokenIds, " ids")));
+  return CheckTokenIds("stopping.stop_token_ids", stopping.stop_token_ids, info);
+}
+
+}  // namespace
+
+absl::Status ValidateRequest(const Request& request, const ModelInfo& info) {
+  CHORUS_RETURN_IF_ERROR(CheckPrompt(request, info));
+  CHORUS_RETURN_IF_ERROR(CheckFusion(request));
+  CHORUS_RETURN_IF_ERROR(CheckSampling(request.sampling, info));
+  CHORUS_RETURN_IF_ERROR(CheckStopping(request.stopping, info));
+  const int32_t top_logprobs = request.response.top_logprobs;
+  return Expect(top_logprobs >= 0 && top_logprobs <= kMaxTopLogprobs, "response.top_logprobs",
+                top_logprobs, absl::StrCat("must be 0 to ", kMaxTopLogprobs));
+}
+
+absl::Status ValidateSize(const Request& request, const ModelInfo& info,
+                          const EngineOptions& options) {
+  const RequestSize size = SizeOf(request);
+  const auto check = [&](int64_t limit, absl::string_view what) {
+    if (size.total_tokens <= limit) return absl::OkStatus();
+    const int64_t num_generated = size.total_tokens - size.prompt_tokens;
+    const std::string_view field =
+        size.prompt_tokens >= limit ? "prompt" : "stopping.max_new_tokens";
+    return FieldError(field,
+                      absl::StrCat(size.prompt_tokens, " prompt and ", num_generated,
+                                   " generated tokens over all sequences"),
+                      absl::StrCat("must be at most ", limit, " tokens together, ", what));
+  };
+  CHORUS_RETURN_IF_ERROR(check(options.max_request_tokens, "the server's --max_request_tokens"));
+  return check(info.num_kv_slots, "which is all that the KV cache holds");
+}
+
+absl::Status ValidatePositions(const Request& request, const FusionPlan& plan,
+                               const ModelInfo& info) {
+  int32_t num_positions = 0;  // largest position + 1
+  for (const SequencePlan& sequence : plan.sequences) {
+    num_positions = std::max(num_positions, sequence.layout.PositionOf(sequence.layout.length()));
+  }
+  const int64_t needed = int64_t{num_positions} - 1 + request.stopping.max_new_tokens;
+  if (needed <= info.max_positions) return absl::OkStatus();
+  const std::string_view field =
+      num_positions > info.max_positions ? "prompt" : "stopping.max_new_tokens";
+  return FieldError(field,
+                    absl::StrCat("largest position ", num_positions - 1, " + ",
+                                 request.stopping.max_new_tokens, " new tokens"),
+                    absl::StrCat("must be within the model's context of ", info.max_positions));
+}
+
+}  // namespace chorus

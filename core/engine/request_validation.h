@@ -1,0 +1,37 @@
+#pragma once
+
+#include <cstdint>
+
+#include "absl/status/status.h"
+
+#include "core/engine/engine.h"
+#include "core/engine/fusion_strategy.h"
+#include "core/engine/model_runner.h"
+#include "core/engine/request.h"
+
+namespace chorus {
+
+// Limits that no flag changes.
+inline constexpr int32_t kMaxPrompts = 256;
+inline constexpr int32_t kMaxTopLogprobs = 20;
+inline constexpr int32_t kMaxStopStrings = 16;
+inline constexpr int32_t kMaxStopStringBytes = 1024;
+inline constexpr int32_t kMaxStopTokenIds = 1024;
+
+// Checks every field by itself against the public contract. INVALID_ARGUMENT made by FieldError,
+// with the field's path in chorus.v1.GenerateRequest ("sampling.top_p"), for the first that is out
+// of its range. A setting that the method ignores must be valid too; weights that it ignores are
+// refused.
+absl::Status ValidateRequest(const Request& request, const ModelInfo& info);
+
+// Checks that all tokens, generated ones included, are within max_request_tokens and the KV space.
+// INVALID_ARGUMENT names "prompt" or "stopping.max_new_tokens", whichever alone is too much, with
+// the counts. REQUIRES: ValidateRequest is OK.
+absl::Status ValidateSize(const Request& request, const ModelInfo& info,
+                          const EngineOptions& options);
+
+// Checks the largest position + max_new_tokens against the model's context; as ValidateSize.
+absl::Status ValidatePositions(const Request& request, const FusionPlan& plan,
+                               const ModelInfo& info);
+
+}  // namespace chorus

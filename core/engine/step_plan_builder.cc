@@ -1,0 +1,147 @@
+#include "core/engine/step_plan_builder.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/container/flat_hash_map.h"
+
+#include "core/base/check.h"
+
+namespace chorus {
+namespace {
+
+class Builder {
+ public:
+  void Add(const StepWork& work);
+  StepPlan Take() { return std::move(plan_); }
+
+ private:
+  using LogitRow = GenerationPlan::LogitRow;
+
+  // Rows of a sequence that were just added, and the first one's row in the step.
+  struct Placed {
+    SequenceRows piece;
+    int32_t row_begin = 0;
+  };
+
+  void AddDecode(const StepWork& work);
+  void AddPrompt(const StepWork& work);
+  int32_t AddRows(const Sequence& sequence, TokenRange rows);
+  void AddRun(const Sequence& sequence, TokenRange rows, const RowIntervals::Run& run);
+  int32_t TableBegin(const Sequence& sequence);
+
+  StepPlan plan_;
+  absl::flat_hash_map<const Sequence*, int32_t> table_begins_;
+  int32_t scaling_ = -1;  // of the present work
+};
+
+void Builder::Add(const StepWork& work) {
+  scaling_ = -1;
+  if (work.request->plan().scales_segments) {
+    scaling_ = static_cast<int32_t>(plan_.attention.scalings.size());
+    plan_.attention.scalings.push_back(*work.request->request().fusion.scaling);
+  }
+  work.decode ? AddDecode(work) : AddPrompt(work);
+}
+
+void Builder::AddDecode(const StepWork& work) {
+  const Generation& generation = work.request->generation(work.generation_index);
+  TokenChoice choice = generation.NextChoice();
+  for (int32_t index : generation.plan().sequence_indexes) {
+    const Sequence& sequence = work.request->sequence(index);
+    const int32_t last = sequence.num_tokens() - 1;
+    choice.rows.push_back(AddRows(sequence, {last, last + 1}));
+  }
+  plan_.choices.push_back(std::move(choice));
+}
+
+void Builder::AddPrompt(const StepWork& work) {
+  const Generation& generation = work.request->generation(work.generation_index);
+  int64_t skip = generation.num_early_rows_done();
+  int64_t left = work.num_early_rows;
+  for (const SequenceRows& piece : generation.plan().early_rows) {
+    const int64_t skipped = std::min<int64_t>(skip, piece.rows.length());
+    skip -= skipped;
+    const int64_t taken = std::min<int64_t>(left, piece.rows.length() - skipped);
+    left -= taken;
+    const int32_t begin = piece.rows.begin + static_cast<int32_t>(skipped);
+    AddRows(work.request->sequence(piece.sequence_index),
+            {begin, begin + static_cast<int32_t>(taken)});
+  }
+  CHECK(left == 0);
+  if (!work.final_rows) return;
+
+  std::vector<Placed> placed;
+  for (const SequenceRows& piece : generation.plan().final_rows) {
+    placed.push_back({piece, AddRows(work.request->sequence(piece.sequence_index), piece.rows)});
+  }
+  TokenChoice choice = generation.NextChoice();
+  for (const LogitRow& wanted : generation.plan().first_rows) {
+    const auto holds = [&](const Placed& p) {
+      return p.piece.sequence_index == wanted.sequence_index && wanted.row >= p.piece.rows.begin &&
+             wanted.row < p.piece.rows.end;
+    };
+    const auto found = std::find_if(placed.begin(), placed.end(), holds);
+    CHECK(found != placed.end());
+    choice.rows.push_back(found->row_begin + wanted.row - found->piece.rows.begin);
+  }
+  plan_.choices.push_back(std::move(choice));
+}
+
+// Returns the step's row of rows.begin. Runs are cut where the key intervals change and where the
+// fused rows begin, as scaling applies from there.
+int32_t Builder::AddRows(const Sequence& sequence, TokenRange rows) {
+  const int32_t row_begin = plan_.num_rows();
+  const int32_t original_length = sequence.plan().layout.original_length();
+  for (int32_t begin = rows.begin; begin < rows.end;) {
+    const RowIntervals::Run& run = sequence.row_intervals().RunOf(begin);
+    int32_t end = std::min(rows.end, run.rows.end);
+    if (begin < original_length) end = std::min(end, original_length);
+    AddRun(sequence, {begin, end}, run);
+    begin = end;
+  }
+  return row_begin;
+}
+
+void Builder::AddRun(const Sequence& sequence, TokenRange rows, const RowIntervals::Run& run) {
+  AttentionPlan& attention = plan_.attention;
+  AttentionRun added;
+  added.row_begin = plan_.num_rows();
+  added.row_end = added.row_begin + rows.length();
+  added.query_begin = rows.begin;
+  added.table_begin = TableBegin(sequence);
+  added.interval_begin = static_cast<int32_t>(attention.intervals.size());
+  for (KeyInterval keys : run.keys) {
+    keys.end = std::min(keys.end, rows.end);
+    if (keys.begin < keys.end) attention.intervals.push_back(keys);
+  }
+  added.interval_end = static_cast<int32_t>(attention.intervals.size());
+  if (rows.begin >= sequence.plan().layout.original_length()) added.scaling = scaling_;
+  attention.runs.push_back(added);
+  for (int32_t index = rows.begin; index < rows.end; ++index) {
+    plan_.token_ids.push_back(sequence.TokenAt(index));
+    plan_.positions.push_back(sequence.PositionAt(index));
+    plan_.slots.push_back(sequence.SlotAt(index));
+  }
+}
+
+int32_t Builder::TableBegin(const Sequence& sequence) {
+  std::vector<int32_t>& table = plan_.attention.slot_table;
+  const auto [it, inserted] =
+      table_begins_.try_emplace(&sequence, static_cast<int32_t>(table.size()));
+  if (inserted) {
+    const auto first = sequence.slots().begin();
+    table.insert(table.end(), first, first + sequence.num_tokens());
+  }
+  return it->second;
+}
+
+}  // namespace
+
+StepPlan BuildStepPlan(absl::Span<const StepWork> works) {
+  Builder builder;
+  for (const StepWork& work : works) builder.Add(work);
+  return builder.Take();
+}
+
+}  // namespace chorus

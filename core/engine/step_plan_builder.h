@@ -1,0 +1,17 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/types/span.h"
+
+#include "core/engine/scheduler.h"
+#include "core/engine/step_plan.h"
+
+namespace chorus {
+
+// The step that does all of `works`, in their order: rows, attention, and one choice for each work
+// that chooses, in order. Pointers in it are borrowed from the requests.
+StepPlan BuildStepPlan(absl::Span<const StepWork> works);
+
+}  // namespace chorus

@@ -1,0 +1,51 @@
+#include "core/engine/worker_pool.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace chorus {
+
+WorkerPool::WorkerPool(EngineOptions options, std::vector<std::unique_ptr<ModelRunner>> runners,
+                       const Tokenizer* tokenizer, EngineObserver* observer, const Clock* clock)
+    : options_(std::move(options)),
+      observer_(observer),
+      clock_(clock),
+      ledger_(options_.max_queued_requests),
+      model_info_(runners.front()->info()) {
+  for (const auto& runner : runners) {
+    model_info_.num_kv_slots = std::min(model_info_.num_kv_slots, runner->info().num_kv_slots);
+  }
+  const WorkerContext context = {.options = &options_,
+                                 .tokenizer = tokenizer,
+                                 .observer = observer,
+                                 .clock = clock,
+                                 .ledger = &ledger_};
+  for (auto& runner : runners) {
+    const auto index = static_cast<int32_t>(workers_.size());
+    workers_.push_back(std::make_unique<Worker>(index, std::move(runner), context));
+  }
+}
+
+WorkerPool::~WorkerPool() {
+  ledger_.StartDraining();
+  EndAll(absl::StatusCode::kCancelled);
+}
+
+void WorkerPool::Place(std::unique_ptr<PendingRequest> pending) {
+  const auto least = std::min_element(
+      workers_.begin(), workers_.end(),
+      [](const auto& a, const auto& b) { return a->outstanding_rows() < b->outstanding_rows(); });
+  (*least)->Enqueue(std::move(pending));
+}
+
+void WorkerPool::EndAll(absl::StatusCode code) {
+  for (const auto& worker : workers_) worker->EndAll(code);
+}
+
+bool WorkerPool::IsLive(absl::Duration limit) const {
+  const absl::Time now = clock_->Now();
+  return std::all_of(workers_.begin(), workers_.end(),
+                     [&](const auto& worker) { return worker->IsLive(now, limit); });
+}
+
+}  // namespace chorus
