@@ -1,0 +1,89 @@
+#include "core/model/plan_check.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+
+#include "core/base/status_macros.h"
+
+namespace chorus {
+namespace {
+
+absl::Status PlanError(const std::string& what) {
+  return absl::InternalError(absl::StrCat("step plan: ", what));
+}
+
+bool AllBelow(const std::vector<int32_t>& values, int64_t limit) {
+  return std::all_of(values.begin(), values.end(),
+                     [limit](int32_t value) { return value >= 0 && value < limit; });
+}
+
+bool IsRange(int64_t begin, int64_t end, size_t size) {
+  return begin >= 0 && begin <= end && end <= static_cast<int64_t>(size);
+}
+
+absl::Status CheckRun(const AttentionPlan& plan, const AttentionRun& run, int32_t next_row) {
+  if (run.row_begin != next_row || run.row_end <= run.row_begin || run.query_begin < 0) {
+    return PlanError("runs do not cover the rows in order");
+  }
+  if (!IsRange(run.interval_begin, run.interval_end, plan.intervals.size()) || run.scaling < -1 ||
+      run.scaling >= static_cast<int32_t>(plan.scalings.size())) {
+    return PlanError("a run's intervals or scaling are out of range");
+  }
+  const int64_t num_queries = int64_t{run.query_begin} + run.row_end - run.row_begin;
+  int32_t last_end = 0;
+  for (int32_t i = run.interval_begin; i < run.interval_end; ++i) {
+    const KeyInterval& interval = plan.intervals[i];
+    if (interval.begin < last_end || interval.end < interval.begin) {
+      return PlanError("a run's intervals are not ascending");
+    }
+    last_end = interval.end;
+  }
+  const int64_t num_keys = std::min<int64_t>(last_end, num_queries);  // of those k <= q
+  if (run.interval_begin < run.interval_end &&
+      !IsRange(run.table_begin, run.table_begin + num_keys, plan.slot_table.size())) {
+    return PlanError("a run's slots are out of range");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckChoice(const TokenChoice& choice, int32_t num_rows) {
+  const bool is_sized = !choice.rows.empty() &&
+                        (choice.rule != CombineRule::kNone || choice.rows.size() == 1) &&
+                        (choice.weights.empty() || choice.weights.size() == choice.rows.size());
+  const bool is_weighted =
+      choice.weights.empty() || std::any_of(choice.weights.begin(), choice.weights.end(),
+                                            [](float weight) { return weight > 0.0f; });
+  if (choice.sampling == nullptr || !is_sized || !is_weighted || !AllBelow(choice.rows, num_rows)) {
+    return PlanError("a choice is not well formed");
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status CheckStepPlan(const StepPlan& plan, const ModelInfo& info) {
+  const size_t num_rows = plan.token_ids.size();
+  if (plan.positions.size() != num_rows || plan.slots.size() != num_rows) {
+    return PlanError("token_ids, positions and slots differ in length");
+  }
+  if (!AllBelow(plan.token_ids, info.vocab_size)) return PlanError("a token id is out of range");
+  if (!AllBelow(plan.positions, info.max_positions)) return PlanError("a position is out of range");
+  if (!AllBelow(plan.slots, info.num_kv_slots) ||
+      !AllBelow(plan.attention.slot_table, info.num_kv_slots)) {
+    return PlanError("a slot is out of range");
+  }
+  int32_t next_row = 0;
+  for (const AttentionRun& run : plan.attention.runs) {
+    CHORUS_RETURN_IF_ERROR(CheckRun(plan.attention, run, next_row));
+    next_row = run.row_end;
+  }
+  if (next_row != plan.num_rows()) return PlanError("runs do not cover the rows");
+  for (const TokenChoice& choice : plan.choices) {
+    CHORUS_RETURN_IF_ERROR(CheckChoice(choice, plan.num_rows()));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace chorus

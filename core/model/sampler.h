@@ -1,0 +1,28 @@
+#pragma once
+
+#include <cstdint>
+
+#include "core/engine/step_plan.h"
+
+namespace chorus {
+
+// Chooses a token from a combined row of logits, [vocab_size] float32. A pure function of `row` and
+// of what `choice` holds: no state, no generator that remembers. In this order:
+//   1. logit_bias is added; ids outside allowed_token_ids (if any are given) and banned ids go to
+//      minus infinity; ids that the vocabulary does not have are ignored
+//   2. penalties: repetition over the tokens of prompt and answer (a positive logit is divided, any
+//      other multiplied; Keskar et al., 2019), then frequency times count and presence over the
+//      answer
+//   3. temperature 0: the largest, ties to the lowest id. Else logits / temperature, and of the
+//      tokens in order of falling logit, ties by rising id:
+//   4. top_k: the first k;  top_p: the shortest start that holds top_p of what is left (Holtzman et
+//      al., 2020);  min_p: those with at least min_p of the first one's probability
+//   5. a draw with RandomUniform(draw_seed, draw_index) over what is left, by rising id
+// logprob and top_logprobs are the log-softmax of `row` before step 1. `rule`, `rows` and `weights`
+// of the choice are not looked at.
+//
+// The result's status is INVALID_ARGUMENT if bans and allowed ids leave no token, INTERNAL if the
+// row has no finite maximum or holds NaN; the token is then 0 and means nothing.
+ChosenToken SampleToken(const TokenChoice& choice, const float* row, int32_t vocab_size);
+
+}  // namespace chorus

@@ -1,0 +1,251 @@
+#include "core/model/torch_model_runner.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <new>
+#include <utility>
+#include <vector>
+
+#include <ATen/Parallel.h>
+#include <c10/core/InferenceMode.h>
+#include <c10/util/Exception.h>
+
+#include "absl/status/status.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+
+#include "core/base/status_macros.h"
+#include "core/base/thread_pool.h"
+#include "core/model/kv_storage.h"
+#include "core/model/llama_model.h"
+#include "core/model/llama_weights.h"
+#include "core/model/logit_combiner.h"
+#include "core/model/plan_check.h"
+#include "core/model/sampler.h"
+#include "core/model/workspace.h"
+
+namespace chorus {
+
+class SharedWeights {
+ public:
+  SharedWeights(std::string name, std::unique_ptr<const LlamaModel> model)
+      : name_(std::move(name)), model_(std::move(model)) {}
+  const std::string& name() const { return name_; }
+  const LlamaModel& model() const { return *model_; }
+
+ private:
+  std::string name_;
+  std::unique_ptr<const LlamaModel> model_;
+};
+
+namespace {
+
+// Logits of at most this many rows stand side by side (more only for one choice that needs more):
+// enough for the head's matrix product to be limited by arithmetic, and a bound on memory.
+constexpr size_t kMaxLogitRows = 64;
+constexpr int kMaxThreads = 1024;
+constexpr int64_t kMaxSlots = int64_t{1} << 30;  // slot numbers are int32
+
+// Runs `body`, the one place where torch's exceptions become a Status.
+template <typename Body>
+auto CatchTorch(const Body& body) -> decltype(body()) {
+  try {
+    const c10::InferenceMode guard;
+    return body();
+  } catch (const std::bad_alloc&) {
+    return absl::ResourceExhaustedError("out of memory");
+  } catch (const c10::Error& error) {
+    const std::string what = error.what_without_backtrace();
+    const bool is_memory = absl::StrContains(what, "can't allocate memory") ||
+                           absl::StrContains(what, "not enough memory");
+    if (is_memory) return absl::ResourceExhaustedError(absl::StrCat("out of memory: ", what));
+    return absl::InternalError(what);
+  } catch (const std::exception& error) {
+    return absl::InternalError(error.what());
+  }
+}
+
+ModelInfo MakeInfo(const SharedWeights& weights, KvType kv_type, int32_t num_slots) {
+  const LlamaModel& model = weights.model();
+  const ModelConfig& config = model.config();
+  return {.name = weights.name(),
+          .vocab_size = config.vocab_size,
+          .max_positions = config.max_positions,
+          .num_kv_slots = num_slots,
+          .device = "cpu",
+          .dtype = model.type() == WeightType::kFloat32 ? "float32" : "bfloat16",
+          .num_parameters = model.num_parameters(),
+          .weight_bytes = model.weight_bytes(),
+          .kv_bytes_per_token = KvStorage::BytesPerToken(config, kv_type),
+          .num_layers = config.num_layers,
+          .num_heads = config.num_heads,
+          .num_kv_heads = config.num_kv_heads,
+          .head_dim = config.head_dim,
+          .hidden_size = config.hidden_size};
+}
+
+KvType KvTypeOf(const LlamaModel& model) {
+  return model.type() == WeightType::kFloat32 ? KvType::kFloat32 : KvType::kBFloat16;
+}
+
+class TorchModelRunner : public ModelRunner {
+ public:
+  TorchModelRunner(std::shared_ptr<const SharedWeights> weights, int num_threads, int32_t num_slots)
+      : weights_(std::move(weights)),
+        model_(weights_->model()),
+        info_(MakeInfo(*weights_, KvTypeOf(model_), num_slots)),
+        pool_(num_threads),
+        kv_(model_.config(), KvTypeOf(model_), num_slots) {}
+
+  const ModelInfo& info() const override { return info_; }
+
+  absl::StatusOr<StepResult> Run(const StepPlan& plan) override {
+    CHORUS_RETURN_IF_ERROR(CheckStepPlan(plan, info_));
+    return CatchTorch([&]() -> absl::StatusOr<StepResult> { return RunStep(plan); });
+  }
+
+ private:
+  absl::StatusOr<StepResult> RunStep(const StepPlan& plan);
+  // Fills result.tokens[first, end); Forward has left the states of `logit_rows` in the workspace.
+  void ChooseTokens(const StepPlan& plan, const std::vector<int32_t>& logit_rows, size_t first,
+                    size_t end, StepResult& result);
+
+  const std::shared_ptr<const SharedWeights> weights_;
+  const LlamaModel& model_;
+  const ModelInfo info_;
+  ThreadPool pool_;
+  KvStorage kv_;
+  Workspace workspace_;
+};
+
+// Rows of the plan that the choices [first, end) read, ascending, each once.
+std::vector<int32_t> RowsOf(const StepPlan& plan, size_t first, size_t end) {
+  std::vector<int32_t> rows;
+  for (size_t i = first; i < end; ++i) {
+    rows.insert(rows.end(), plan.choices[i].rows.begin(), plan.choices[i].rows.end());
+  }
+  std::sort(rows.begin(), rows.end());
+  rows.erase(std::unique(rows.begin(), rows.end()), rows.end());
+  return rows;
+}
+
+// One past the last choice whose logits fit beside those of `first`.
+size_t EndOfGroup(const StepPlan& plan, size_t first) {
+  size_t num_rows = plan.choices[first].rows.size();
+  size_t end = first + 1;
+  while (end < plan.choices.size() && num_rows + plan.choices[end].rows.size() <= kMaxLogitRows) {
+    num_rows += plan.choices[end++].rows.size();
+  }
+  return end;
+}
+
+int32_t IndexIn(const std::vector<int32_t>& ascending, int32_t value) {
+  return static_cast<int32_t>(std::lower_bound(ascending.begin(), ascending.end(), value) -
+                              ascending.begin());
+}
+
+absl::StatusOr<StepResult> TorchModelRunner::RunStep(const StepPlan& plan) {
+  StepResult result;
+  if (plan.num_rows() == 0) return result;
+  const std::vector<int32_t> logit_rows = RowsOf(plan, 0, plan.choices.size());
+  model_.Forward(plan, logit_rows, kv_, workspace_, pool_);
+  result.tokens.resize(plan.choices.size());
+  for (size_t first = 0; first < plan.choices.size();) {
+    const size_t end = EndOfGroup(plan, first);
+    ChooseTokens(plan, logit_rows, first, end, result);
+    first = end;
+  }
+  return result;
+}
+
+void TorchModelRunner::ChooseTokens(const StepPlan& plan, const std::vector<int32_t>& logit_rows,
+                                    size_t first, size_t end, StepResult& result) {
+  const int64_t vocab_size = model_.config().vocab_size;
+  const std::vector<int32_t> rows = RowsOf(plan, first, end);
+  std::vector<int32_t> hidden_rows;
+  for (const int32_t row : rows) hidden_rows.push_back(IndexIn(logit_rows, row));
+  workspace_.ReserveLogits(model_.config(), static_cast<int64_t>(rows.size()),
+                           static_cast<int64_t>(end - first));
+  model_.Logits(hidden_rows, workspace_, pool_);
+  const float* logits = workspace_.logits.const_data_ptr<float>();
+  float* combined = workspace_.combined.mutable_data_ptr<float>();
+  pool_.ParallelFor(static_cast<int64_t>(end - first), [&](int64_t i) {
+    const TokenChoice& choice = plan.choices[first + i];
+    ChosenToken& chosen = result.tokens[first + i];
+    try {
+      std::vector<const float*> inputs;
+      for (const int32_t row : choice.rows) {
+        inputs.push_back(logits + IndexIn(rows, row) * vocab_size);
+      }
+      const float* row = inputs[0];
+      if (choice.rule != CombineRule::kNone) {
+        row = combined + i * vocab_size;
+        CombineLogits(choice.rule, inputs, choice.weights, static_cast<int32_t>(vocab_size),
+                      combined + i * vocab_size);
+      }
+      chosen = SampleToken(choice, row, static_cast<int32_t>(vocab_size));
+    } catch (const std::bad_alloc&) {  // must not leave a thread of the team
+      chosen.status = absl::ResourceExhaustedError("out of memory");
+    }
+  });
+}
+
+absl::StatusOr<std::shared_ptr<const SharedWeights>> Load(const ModelOptions& options) {
+  const bool is_random = !options.random_shape.empty();
+  if (is_random == !options.model_directory.empty()) {
+    return absl::InvalidArgumentError(
+        "give either a model directory or a shape for random weights");
+  }
+  ModelConfig config;
+  std::unique_ptr<const WeightSource> source;
+  std::string name = options.random_shape;
+  if (is_random) {
+    CHORUS_ASSIGN_OR_RETURN(config, ShapeByName(options.random_shape));
+    source = std::make_unique<RandomWeights>(options.random_seed);
+  } else {
+    CHORUS_ASSIGN_OR_RETURN(config, LoadModelConfig(options.model_directory));
+    CHORUS_ASSIGN_OR_RETURN(auto reader, SafetensorsReader::Open(options.model_directory));
+    source = std::make_unique<FileWeights>(std::move(reader));
+    const auto path = std::filesystem::path(options.model_directory + "/").lexically_normal();
+    name = path.parent_path().filename().string();
+  }
+  const WeightType type =
+      options.dtype == ModelDtype::kFloat32 ? WeightType::kFloat32 : WeightType::kBFloat16;
+  ThreadPool pool(std::max(1, options.num_threads));
+  CHORUS_ASSIGN_OR_RETURN(auto model,
+                          LlamaModel::Load(config, type, *source, pool, options.progress));
+  return std::make_shared<const SharedWeights>(name, std::move(model));
+}
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<const SharedWeights>> LoadSharedWeights(
+    const ModelOptions& options) {
+  return CatchTorch([&]() -> absl::StatusOr<std::shared_ptr<const SharedWeights>> {
+    // The kernels bring their own threads; torch's would only stand in their way.
+    at::set_num_threads(1);
+    return Load(options);
+  });
+}
+
+absl::StatusOr<std::unique_ptr<ModelRunner>> CreateTorchModelRunner(
+    std::shared_ptr<const SharedWeights> weights, const RunnerOptions& options) {
+  if (options.num_threads < 1 || options.num_threads > kMaxThreads) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "num_threads: ", options.num_threads, " is not valid: must be in [1, ", kMaxThreads, "]"));
+  }
+  const LlamaModel& model = weights->model();
+  const int64_t token_bytes = KvStorage::BytesPerToken(model.config(), KvTypeOf(model));
+  const int64_t num_slots = std::min<int64_t>(options.kv_cache_bytes / token_bytes, kMaxSlots);
+  if (num_slots < 1) {
+    return absl::InvalidArgumentError(absl::StrCat("kv_cache_bytes: ", options.kv_cache_bytes,
+                                                   " is not valid: one token of this model takes ",
+                                                   token_bytes));
+  }
+  return CatchTorch([&]() -> absl::StatusOr<std::unique_ptr<ModelRunner>> {
+    return std::make_unique<TorchModelRunner>(std::move(weights), options.num_threads,
+                                              static_cast<int32_t>(num_slots));
+  });
+}
+
+}  // namespace chorus

@@ -1,0 +1,48 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+
+#include "core/engine/model_runner.h"
+
+namespace chorus {
+
+// Type of weights, keys and values. Activations and logits are float32 in every case.
+enum class ModelDtype { kAuto, kFloat32, kBFloat16 };  // kAuto: bfloat16
+
+struct ModelOptions {
+  std::string model_directory;  // Hugging Face: config.json and model.safetensors (or its index)
+  std::string random_shape;     // instead of a directory: a name that ShapeByName knows
+  uint64_t random_seed = 0;     // of the random weights
+  ModelDtype dtype = ModelDtype::kAuto;
+  int num_threads = 1;  // that read and pack
+  // Told that `done` of `total` parts are loaded; from several threads, possibly at once. May be
+  // null.
+  std::function<void(int done, int total)> progress;
+};
+
+// Weights that several runners share. Const; lives as long as the last runner.
+class SharedWeights;
+
+// Reads and packs a model's weights.
+//   NOT_FOUND           a file, a tensor or the shape's name is missing
+//   INVALID_ARGUMENT    config.json or a weight file is not as it should be, or not exactly one of
+//                       directory and shape is given
+//   RESOURCE_EXHAUSTED  out of memory
+absl::StatusOr<std::shared_ptr<const SharedWeights>> LoadSharedWeights(const ModelOptions& options);
+
+struct RunnerOptions {
+  int num_threads = 1;         // compute threads, the calling one included
+  int64_t kv_cache_bytes = 0;  // keys and values of all layers; rounded down to whole tokens
+};
+
+// A worker's runner on the CPU. INVALID_ARGUMENT: kv_cache_bytes hold no token, or no thread.
+// RESOURCE_EXHAUSTED: the KV memory is not to be had.
+absl::StatusOr<std::unique_ptr<ModelRunner>> CreateTorchModelRunner(
+    std::shared_ptr<const SharedWeights> weights, const RunnerOptions& options);
+
+}  // namespace chorus
