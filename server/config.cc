@@ -1,0 +1,114 @@
+#include "server/config.h"
+
+#include <algorithm>
+#include <initializer_list>
+#include <string_view>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+
+#include "core/base/status_macros.h"
+
+namespace chorus {
+namespace {
+
+template <typename... Parts>
+absl::Status Bad(const Parts&... parts) {
+  return absl::InvalidArgumentError(absl::StrCat(parts...));
+}
+
+absl::Status CheckOneOf(std::string_view flag, const std::string& value,
+                        std::initializer_list<const char*> allowed) {
+  for (const char* candidate : allowed) {
+    if (value == candidate) return absl::OkStatus();
+  }
+  return Bad("--", std::string(flag), "=", value, " is not known: use one of ",
+             absl::StrJoin(allowed, ", "));
+}
+
+absl::Status CheckRange(std::string_view flag, int64_t value, int64_t low, int64_t high) {
+  if (value >= low && value <= high) return absl::OkStatus();
+  return Bad("--", std::string(flag), "=", value, " is out of range: use ", low, "..", high);
+}
+
+// HOST:PORT with a port in 0..65535; IPv6 hosts in brackets.
+absl::Status CheckAddress(std::string_view flag, const std::string& address) {
+  const size_t colon = address.rfind(':');
+  int32_t port = -1;
+  if (colon == std::string::npos || colon == 0 ||
+      !absl::SimpleAtoi(address.substr(colon + 1), &port) || port < 0 || port > 65535) {
+    return Bad("--", std::string(flag), "=", address,
+               " is not HOST:PORT with a port in 0..65535, for instance 127.0.0.1:50051");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckDevices(const std::string& devices) {
+  if (devices == "auto" || devices == "cpu") return absl::OkStatus();
+  if (absl::StartsWith(devices, "cuda")) {
+    return Bad("--devices=", devices,
+               " needs the CUDA side, which is not built into this server: use --devices=cpu");
+  }
+  return Bad("--devices=", devices, " is not known: use auto or cpu");
+}
+
+absl::Status ValidateModel(const ModelConfigFlags& model) {
+  if (model.directory.empty() && model.random_weights.empty()) {
+    return Bad(
+        "--model is missing: name a Hugging Face model directory, "
+        "for instance --model=models/smollm2-135m-instruct");
+  }
+  CHORUS_RETURN_IF_ERROR(CheckDevices(model.devices));
+  CHORUS_RETURN_IF_ERROR(CheckOneOf("dtype", model.dtype, {"auto", "float32", "bfloat16"}));
+  if (!model.random_weights.empty()) {
+    CHORUS_RETURN_IF_ERROR(CheckOneOf("random_weights", model.random_weights,
+                                      {"llama-3.2-3b", "llama-3.1-8b", "smollm2-135m"}));
+  }
+  CHORUS_RETURN_IF_ERROR(CheckRange("workers", model.workers, 1, 64));
+  CHORUS_RETURN_IF_ERROR(CheckRange("threads", model.threads, 0, 1024));
+  return CheckRange("kv_cache_bytes", model.kv_cache_bytes, int64_t{1} << 16, int64_t{1} << 44);
+}
+
+absl::Status ValidateNetwork(const NetworkConfig& network) {
+  CHORUS_RETURN_IF_ERROR(CheckAddress("listen", network.listen));
+  if (!network.metrics_listen.empty()) {
+    CHORUS_RETURN_IF_ERROR(CheckAddress("metrics_listen", network.metrics_listen));
+  }
+  if (network.drain_timeout < absl::ZeroDuration() || network.drain_timeout > absl::Hours(24)) {
+    return Bad("--drain_timeout=", absl::FormatDuration(network.drain_timeout),
+               " is out of range: use 0s..24h");
+  }
+  if (network.stuck_after < absl::Seconds(1) || network.stuck_after > absl::Hours(24)) {
+    return Bad("--stuck_after=", absl::FormatDuration(network.stuck_after),
+               " is out of range: use 1s..24h");
+  }
+  CHORUS_RETURN_IF_ERROR(
+      CheckRange("stream_buffer_events", network.stream_buffer_events, 1, 1 << 20));
+  CHORUS_RETURN_IF_ERROR(CheckRange("tokenizer_threads", network.tokenizer_threads, 1, 64));
+  return CheckRange("tokenizer_queue", network.tokenizer_queue, 1, 1 << 20);
+}
+
+}  // namespace
+
+absl::Status Validate(const ServerConfig& config) {
+  CHORUS_RETURN_IF_ERROR(ValidateModel(config.model));
+  CHORUS_RETURN_IF_ERROR(ValidateNetwork(config.network));
+  CHORUS_RETURN_IF_ERROR(
+      CheckOneOf("log_level", config.log.level, {"debug", "info", "warning", "error", "off"}));
+  CHORUS_RETURN_IF_ERROR(CheckOneOf("log_format", config.log.format, {"text", "json"}));
+  const EngineOptions& engine = config.engine;
+  CHORUS_RETURN_IF_ERROR(CheckRange("max_queued_requests", engine.max_queued_requests, 1, 1 << 20));
+  CHORUS_RETURN_IF_ERROR(
+      CheckRange("max_running_requests", engine.max_running_requests, 1, 1 << 16));
+  CHORUS_RETURN_IF_ERROR(CheckRange("max_step_rows", engine.max_step_rows, 1, 1 << 20));
+  return CheckRange("max_request_tokens", engine.max_request_tokens, 2, 1 << 24);
+}
+
+int32_t ThreadsPerWorker(const ModelConfigFlags& model, int32_t hardware_threads) {
+  if (model.threads > 0) return model.threads;
+  return std::max(1, hardware_threads / std::max(1, model.workers));
+}
+
+}  // namespace chorus

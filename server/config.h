@@ -1,0 +1,56 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+
+#include "core/engine/engine.h"
+
+namespace chorus {
+
+// Which weights are served, and on what.
+struct ModelConfigFlags {
+  std::string directory;         // a Hugging Face directory; its tokenizer is always needed
+  std::string random_weights;    // name of a published shape to serve with random weights, or empty
+  std::string devices = "auto";  // "auto", "cpu"
+  std::string dtype = "auto";    // "auto" (bfloat16), "float32", "bfloat16"
+  int32_t workers = 1;           // replicas of the model that share weights, one thread team each
+  int32_t threads = 0;           // compute threads of one worker; 0: hardware threads / workers
+  int64_t kv_cache_bytes = int64_t{1} << 30;  // keys and values of one worker
+};
+
+// Where the server listens and how it ends.
+struct NetworkConfig {
+  std::string listen = "127.0.0.1:50051";            // port 0: any free one
+  std::string metrics_listen = "127.0.0.1:9464";     // port 0: any free one; empty: no metrics page
+  std::string port_file;                             // written once serving; empty: none
+  absl::Duration drain_timeout = absl::Seconds(30);  // running streams may finish within this
+  absl::Duration stuck_after = absl::Seconds(60);  // NOT_SERVING if a worker makes no step for this
+  int32_t stream_buffer_events = 64;               // unread events after which a request is paused
+  int32_t tokenizer_threads = 2;                   // threads that tokenise long texts
+  int32_t tokenizer_queue = 128;                   // long texts that may wait for them
+};
+
+struct LogConfig {
+  std::string level = "info";   // "debug", "info", "warning", "error", "off"
+  std::string format = "text";  // "text", "json"
+};
+
+// Everything that can be set, each default written once: here, or in EngineOptions for what the
+// engine owns. `engine.eos_token_ids` comes from the model, not from a flag.
+struct ServerConfig {
+  ModelConfigFlags model;
+  NetworkConfig network;
+  LogConfig log;
+  EngineOptions engine;
+};
+
+// OK, or INVALID_ARGUMENT in one line: which flag is wrong and how to mend it.
+absl::Status Validate(const ServerConfig& config);
+
+// Compute threads of one worker after `threads` = 0 is resolved; at least 1.
+int32_t ThreadsPerWorker(const ModelConfigFlags& model, int32_t hardware_threads);
+
+}  // namespace chorus

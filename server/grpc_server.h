@@ -1,0 +1,47 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+
+#include "core/engine/engine.h"
+#include "server/health.h"
+#include "server/inference_service.h"
+
+namespace grpc {
+class Server;
+}
+
+namespace chorus {
+
+// The listening gRPC server: chorus.v1.Inference, grpc.health.v1.Health and server reflection.
+class GrpcServer {
+ public:
+  struct Options {
+    std::string listen;                              // HOST:PORT; port 0 takes a free one
+    absl::Duration stuck_after = absl::Seconds(60);  // see Engine::IsLive
+    absl::Duration health_interval = absl::Seconds(1);
+  };
+  // Listens and serves. UNAVAILABLE if it cannot listen there. `service` and `engine` outlive it.
+  static absl::StatusOr<std::unique_ptr<GrpcServer>> Create(const Options& options,
+                                                            InferenceService* service,
+                                                            const Engine* engine);
+  // Cancels open calls and waits until gRPC has let go of all of them.
+  ~GrpcServer();
+
+  int port() const { return port_; }
+
+  // Health says NOT_SERVING from now on; calls still go through.
+  void SetDraining() { health_->SetDraining(); }
+
+ private:
+  GrpcServer() = default;
+
+  int port_ = 0;
+  std::unique_ptr<grpc::Server> server_;
+  std::unique_ptr<HealthReporter> health_;  // goes before the server that owns its service
+};
+
+}  // namespace chorus

@@ -1,0 +1,220 @@
+#include "server/inference_service.h"
+
+#include <chrono>
+#include <exception>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+
+#include "core/base/field_error.h"
+#include "core/engine/request_validation.h"
+#include "server/grpc_status.h"
+#include "server/names.h"
+#include "server/token_stream.h"
+
+namespace chorus {
+namespace {
+
+// Texts up to this size are tokenised within a reaction: well under a millisecond.
+constexpr size_t kInlineTextBytes = 4096;
+constexpr size_t kMaxTokenizeBytes = size_t{16} << 20;
+constexpr int kMaxDetokenizeIds = 1 << 22;
+
+// Runs `work`; an exception (out of memory in a library, say) becomes INTERNAL.
+absl::Status Guarded(const std::function<absl::Status()>& work) {
+  try {
+    return work();
+  } catch (const std::bad_alloc&) {
+    return absl::ResourceExhaustedError("out of memory");
+  } catch (const std::exception& error) {
+    return absl::InternalError(absl::StrCat("unexpected: ", error.what()));
+  }
+}
+
+absl::Time DeadlineOf(const grpc::CallbackServerContext& context) {
+  const auto deadline = context.deadline();
+  if (deadline == std::chrono::system_clock::time_point::max()) return absl::InfiniteFuture();
+  return absl::FromChrono(deadline);
+}
+
+void LogStreamEnd(const Logger& logger, const StreamEnd& end) {
+  const FinishSummary& summary = end.summary;
+  LogFields fields = {
+      {"rpc", std::string("Generate")},
+      {"request_id", end.request_id},
+      {"method", std::string(end.method.has_value() ? MethodName(*end.method) : "")},
+      {"outcome", absl::StatusCodeToString(end.status.code())},
+      {"prompts", int64_t{end.num_prompts}},
+      {"prompt_tokens", int64_t{summary.prompt_tokens}},
+      {"cached_tokens", int64_t{summary.cached_tokens}},
+      {"generated_tokens", int64_t{summary.generated_tokens}},
+      {"steps", int64_t{summary.model_steps}},
+      {"queue_seconds", absl::ToDoubleSeconds(summary.queue_time)},
+      {"first_token_seconds", absl::ToDoubleSeconds(summary.first_token_time)},
+      {"total_seconds", absl::ToDoubleSeconds(summary.total_time)}};
+  // The field's path only: a message may quote the request.
+  if (const auto field = FieldOf(end.status)) fields.emplace_back("field", *field);
+  const bool ours = end.status.code() == absl::StatusCode::kInternal;
+  if (ours) fields.emplace_back("error", std::string(end.status.message()));
+  logger.Log(ours ? Logger::Level::kError : Logger::Level::kInfo, "request", fields);
+}
+
+}  // namespace
+
+RequestDefaults InferenceService::DrawDefaults() {
+  absl::MutexLock lock(&random_mutex_);
+  return RequestDefaults{absl::StrFormat("chorus-%016x", absl::Uniform<uint64_t>(random_)),
+                         absl::Uniform<uint64_t>(random_)};
+}
+
+grpc::ServerWriteReactor<v1::GenerateResponse>* InferenceService::Generate(
+    grpc::CallbackServerContext* context, const v1::GenerateRequest* request) {
+  {
+    absl::MutexLock lock(&streams_mutex_);
+    ++num_streams_;
+  }
+  TokenStream::Options options;
+  options.tokenizer = dependencies_.tokenizer;
+  options.max_buffered_events = dependencies_.stream_buffer_events;
+  options.on_end = [logger = dependencies_.logger](const StreamEnd& end) {
+    LogStreamEnd(*logger, end);
+  };
+  options.on_done = [this] {
+    absl::MutexLock lock(&streams_mutex_);
+    --num_streams_;
+  };
+  const std::shared_ptr<TokenStream> stream = TokenStream::Create(std::move(options));
+
+  const auto begin = [this, stream,
+                      deadline = DeadlineOf(*context)](const v1::GenerateRequest& proto) {
+    const absl::Status status = Guarded([&]() -> absl::Status {
+      absl::StatusOr<Request> parsed = dependencies_.parser->Parse(proto, DrawDefaults());
+      if (!parsed.ok()) return parsed.status();
+      parsed->deadline = deadline;
+      stream->Submit(dependencies_.engine, *std::move(parsed));
+      return absl::OkStatus();
+    });
+    if (status.ok()) return;
+    dependencies_.observer->OnRejected(RejectReason::kInvalid);
+    stream->Reject(status);
+  };
+  if (RequestParser::TextBytes(*request) <= kInlineTextBytes) {
+    begin(*request);
+  } else if (!dependencies_.pool->TryAdd(
+                 // A copy: gRPC frees the request when a cancelled call ends.
+                 [begin, copy = std::make_shared<const v1::GenerateRequest>(*request)] {
+                   begin(*copy);
+                 })) {
+    dependencies_.observer->OnRejected(RejectReason::kQueueFull);
+    stream->Reject(absl::ResourceExhaustedError("too many long texts wait to be tokenised"));
+  }
+  return stream.get();
+}
+
+grpc::ServerUnaryReactor* InferenceService::RunUnary(grpc::CallbackServerContext* context,
+                                                     size_t bytes,
+                                                     std::function<absl::Status()> work) {
+  grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
+  if (bytes <= kInlineTextBytes) {
+    reactor->Finish(ToGrpcStatus(Guarded(work)));
+    return reactor;
+  }
+  // Request and response live until the reactor finishes, cancelled or not.
+  const auto task = [reactor, work = std::move(work)] {
+    reactor->Finish(ToGrpcStatus(Guarded(work)));
+  };
+  if (!dependencies_.pool->TryAdd(task)) {
+    reactor->Finish(
+        ToGrpcStatus(absl::ResourceExhaustedError("too many long texts wait to be tokenised")));
+  }
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* InferenceService::Tokenize(grpc::CallbackServerContext* context,
+                                                     const v1::TokenizeRequest* request,
+                                                     v1::TokenizeResponse* response) {
+  return RunUnary(context, request->text().size(), [this, request, response]() -> absl::Status {
+    if (request->text().size() > kMaxTokenizeBytes) {
+      return FieldError("text", absl::StrCat(request->text().size(), " bytes"),
+                        absl::StrCat("must have at most ", kMaxTokenizeBytes, " bytes"));
+    }
+    const Tokenizer& tokenizer = *dependencies_.tokenizer;
+    const std::vector<int32_t> ids =
+        tokenizer.Encode(request->text(), request->recognize_special() ? SpecialTokens::kRecognize
+                                                                       : SpecialTokens::kPlainText);
+    response->mutable_token_ids()->Add(ids.begin(), ids.end());
+    for (const int32_t id : ids) {
+      absl::StatusOr<std::string> token = tokenizer.IdToToken(id);
+      if (!token.ok()) return token.status();
+      response->add_tokens(*std::move(token));
+    }
+    return absl::OkStatus();
+  });
+}
+
+grpc::ServerUnaryReactor* InferenceService::Detokenize(grpc::CallbackServerContext* context,
+                                                       const v1::DetokenizeRequest* request,
+                                                       v1::DetokenizeResponse* response) {
+  const size_t bytes = sizeof(int32_t) * request->token_ids_size();
+  return RunUnary(context, bytes, [this, request, response]() -> absl::Status {
+    const auto& ids = request->token_ids();
+    if (ids.size() > kMaxDetokenizeIds) {
+      return FieldError("token_ids", absl::StrCat(ids.size(), " ids"),
+                        absl::StrCat("must be at most ", kMaxDetokenizeIds));
+    }
+    const int32_t vocab_size = dependencies_.engine->model_info().vocab_size;
+    for (int i = 0; i < ids.size(); ++i) {
+      if (ids[i] >= 0 && ids[i] < vocab_size) continue;
+      return FieldError(absl::StrCat("token_ids[", i, "]"), absl::StrCat(ids[i]),
+                        absl::StrCat("must be in [0, ", vocab_size, ")"));
+    }
+    response->set_text(dependencies_.tokenizer->Decode(std::vector<int32_t>(ids.begin(), ids.end()),
+                                                       request->skip_special()));
+    return absl::OkStatus();
+  });
+}
+
+grpc::ServerUnaryReactor* InferenceService::GetModelInfo(grpc::CallbackServerContext* context,
+                                                         const v1::GetModelInfoRequest* request,
+                                                         v1::GetModelInfoResponse* response) {
+  return RunUnary(context, 0, [this, response] {
+    const ModelInfo& info = dependencies_.engine->model_info();
+    response->set_name(info.name);
+    response->set_dtype(info.dtype);
+    response->set_device(info.device);
+    response->set_vocab_size(info.vocab_size);
+    response->set_context_length(info.max_positions);
+    response->set_num_parameters(info.num_parameters);
+    response->set_weight_bytes(info.weight_bytes);
+    response->set_kv_bytes_per_token(info.kv_bytes_per_token);
+    response->set_kv_slots(info.num_kv_slots);
+    response->set_num_layers(info.num_layers);
+    response->set_num_heads(info.num_heads);
+    response->set_num_kv_heads(info.num_kv_heads);
+    response->set_head_dim(info.head_dim);
+    response->set_hidden_size(info.hidden_size);
+    const TextConfig& text = dependencies_.parser->text_config();
+    response->set_template_(text.family == TemplateKind::kChatMl   ? v1::TEMPLATE_CHATML
+                            : text.family == TemplateKind::kLlama3 ? v1::TEMPLATE_LLAMA3
+                                                                   : v1::TEMPLATE_NONE);
+    response->set_default_system(text.default_system);
+    if (text.bos_token_id.has_value()) response->set_bos_token_id(*text.bos_token_id);
+    response->mutable_eos_token_ids()->Add(text.eos_token_ids.begin(), text.eos_token_ids.end());
+    response->set_max_request_tokens(dependencies_.engine->options().max_request_tokens);
+    response->set_max_prompts(kMaxPrompts);
+    response->set_num_workers(dependencies_.num_workers);
+    response->set_server_version(std::string(kServerVersion));
+    return absl::OkStatus();
+  });
+}
+
+bool InferenceService::WaitUntilIdle(absl::Duration timeout) {
+  absl::MutexLock lock(&streams_mutex_);
+  const auto idle = [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return num_streams_ == 0; };
+  return streams_mutex_.AwaitWithTimeout(absl::Condition(&idle), timeout);
+}
+
+}  // namespace chorus

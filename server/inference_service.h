@@ -1,0 +1,71 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <string>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/random/random.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "chorus/v1/inference.grpc.pb.h"
+
+#include "core/engine/engine.h"
+#include "core/engine/engine_observer.h"
+#include "core/text/tokenizer.h"
+#include "server/logging.h"
+#include "server/parse_request.h"
+#include "server/task_pool.h"
+
+namespace chorus {
+
+// chorus.v1.Inference. Reactions do no more than cheap checks: short texts are tokenised in place,
+// long ones on the pool, and all model work is the engine's. Thread-safe; no exception leaves a
+// handler.
+class InferenceService final : public v1::Inference::CallbackService {
+ public:
+  // All outlive the service.
+  struct Dependencies {
+    Engine* engine = nullptr;
+    const Tokenizer* tokenizer = nullptr;
+    const RequestParser* parser = nullptr;
+    EngineObserver* observer = nullptr;  // told of requests refused before the engine saw them
+    const Logger* logger = nullptr;
+    TaskPool* pool = nullptr;
+    int32_t num_workers = 1;
+    int32_t stream_buffer_events = 64;
+  };
+  explicit InferenceService(const Dependencies& dependencies) : dependencies_(dependencies) {}
+
+  grpc::ServerWriteReactor<v1::GenerateResponse>* Generate(
+      grpc::CallbackServerContext* context, const v1::GenerateRequest* request) override;
+  grpc::ServerUnaryReactor* Tokenize(grpc::CallbackServerContext* context,
+                                     const v1::TokenizeRequest* request,
+                                     v1::TokenizeResponse* response) override;
+  grpc::ServerUnaryReactor* Detokenize(grpc::CallbackServerContext* context,
+                                       const v1::DetokenizeRequest* request,
+                                       v1::DetokenizeResponse* response) override;
+  grpc::ServerUnaryReactor* GetModelInfo(grpc::CallbackServerContext* context,
+                                         const v1::GetModelInfoRequest* request,
+                                         v1::GetModelInfoResponse* response) override;
+
+  // Waits until no Generate call is open; false if `timeout` passed first.
+  bool WaitUntilIdle(absl::Duration timeout);
+
+ private:
+  RequestDefaults DrawDefaults();
+  // Runs `work` here if `bytes` is small, else on the pool; its Status ends the call.
+  grpc::ServerUnaryReactor* RunUnary(grpc::CallbackServerContext* context, size_t bytes,
+                                     std::function<absl::Status()> work);
+
+  const Dependencies dependencies_;
+
+  absl::Mutex random_mutex_;
+  absl::BitGen random_ ABSL_GUARDED_BY(random_mutex_);
+
+  absl::Mutex streams_mutex_;
+  int32_t num_streams_ ABSL_GUARDED_BY(streams_mutex_) = 0;
+};
+
+}  // namespace chorus

@@ -1,0 +1,133 @@
+// chorus-server: flags, tokenizer, model, engine, gRPC, wait, drain.
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <future>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <google/protobuf/stubs/logging.h>
+#include <grpc/support/log.h>
+#include <unistd.h>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+
+#include "server/config.h"
+#include "server/flags.h"
+#include "server/logging.h"
+#include "server/model_setup.h"
+#include "server/names.h"
+#include "server/port_file.h"
+#include "server/server.h"
+#include "server/signals.h"
+
+namespace chorus {
+namespace {
+
+constexpr int kExitDone = 0;
+constexpr int kExitFailure = 1;
+constexpr int kExitUsage = 2;
+
+int Fail(int exit_code, const absl::Status& status) {
+  std::fprintf(stderr, "chorus-server: %s\n", std::string(status.message()).c_str());
+  return exit_code;
+}
+
+void LogConfig(const Logger& logger, const ServerConfig& config) {
+  const auto description = DescribeConfig(config);
+  LogFields fields;
+  for (const auto& [name, value] : description) fields.emplace_back(name, value);
+  logger.Log(Logger::Level::kInfo, "config", fields);
+}
+
+// Tells how far loading is: rewrites one line on a terminal, else nothing but the log's own lines.
+// A signal while loading ends the process: there is nothing to drain yet.
+std::function<void(int, int)> LoadProgress(const TerminationSignals& signals) {
+  const bool is_terminal = isatty(STDERR_FILENO) == 1;
+  return [&signals, is_terminal](int done, int total) {
+    if (signals.Wait(absl::ZeroDuration())) std::_Exit(kExitDone);
+    if (is_terminal) {
+      std::fprintf(stderr, "\rloading model: %d of %d parts%s", done, total,
+                   done == total ? "\n" : "");
+    }
+  };
+}
+
+// Drains while listening for a second signal, which ends the process at once.
+bool DrainUnlessSignalled(Server& server, absl::Duration timeout,
+                          const TerminationSignals& signals) {
+  std::future<bool> drained =
+      std::async(std::launch::async, [&server, timeout] { return server.Drain(timeout); });
+  while (drained.wait_for(std::chrono::seconds(0)) != std::future_status::ready) {
+    if (signals.Wait(absl::Milliseconds(20))) std::_Exit(kExitFailure);
+  }
+  return drained.get();
+}
+
+int Serve(const ServerConfig& config, const Logger& logger, const TerminationSignals& signals) {
+  absl::StatusOr<TextSetup> text = LoadText(config.model);
+  if (!text.ok()) return Fail(kExitUsage, text.status());
+  auto runners = LoadRunners(config.model, LoadProgress(signals));
+  if (!runners.ok()) return Fail(kExitUsage, runners.status());
+
+  LogConfig(logger, config);
+  auto server =
+      Server::Start(config, text->tokenizer.get(), text->config, *std::move(runners), &logger);
+  if (!server.ok()) return Fail(kExitFailure, server.status());
+  if (!config.network.port_file.empty()) {
+    const absl::Status written =
+        WritePortFile(config.network.port_file, (*server)->grpc_port(), (*server)->metrics_port());
+    if (!written.ok()) return Fail(kExitFailure, written);
+  }
+  const ModelInfo& info = (*server)->engine().model_info();
+  logger.Log(Logger::Level::kInfo, "serving",
+             {{"grpc_port", int64_t{(*server)->grpc_port()}},
+              {"metrics_port", int64_t{(*server)->metrics_port()}},
+              {"model", info.name},
+              {"dtype", info.dtype},
+              {"kv_slots", int64_t{info.num_kv_slots}}});
+
+  signals.Wait(absl::InfiniteDuration());
+  const bool clean = DrainUnlessSignalled(**server, config.network.drain_timeout, signals);
+  server->reset();
+  logger.Log(Logger::Level::kInfo, "stopped",
+             {{"all_finished", std::string(clean ? "yes" : "no")}});
+  return kExitDone;
+}
+
+// gRPC and protobuf write lines of their own to stderr, protobuf one for every bad string that a
+// caller sends. What matters of them comes back as a status and is logged by us, in one format.
+void SilenceLibraries() {
+  gpr_set_log_function([](gpr_log_func_args*) {});
+  google::protobuf::SetLogHandler(nullptr);
+}
+
+int Main(const std::vector<std::string>& arguments) {
+  const TerminationSignals signals;
+  SilenceLibraries();
+  const absl::StatusOr<ParsedFlags> flags = ParseFlags(arguments);
+  if (!flags.ok()) return Fail(kExitUsage, flags.status());
+  if (flags->help) {
+    std::fputs(HelpText().c_str(), stdout);
+    return kExitDone;
+  }
+  if (flags->version) {
+    std::printf("chorus-server %s\n", std::string(kServerVersion).c_str());
+    return kExitDone;
+  }
+  if (const absl::Status valid = Validate(flags->config); !valid.ok()) {
+    return Fail(kExitUsage, valid);
+  }
+  const Logger logger(flags->config.log);
+  return Serve(flags->config, logger, signals);
+}
+
+}  // namespace
+}  // namespace chorus
+
+int main(int argc, char** argv) {
+  return chorus::Main(std::vector<std::string>(argv + 1, argv + argc));
+}

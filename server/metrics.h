@@ -1,0 +1,49 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "absl/time/time.h"
+
+#include "core/engine/engine_observer.h"
+#include "core/engine/model_runner.h"
+
+namespace prometheus {
+class Registry;
+}
+
+namespace chorus {
+
+// Turns what the engine reports into Prometheus metrics: the one place that owns their names, units
+// and buckets. Thread-safe; no method blocks longer than an uncontended lock.
+//
+// Conservation: requests_accepted_total = requests_running + requests_waiting + the sum of
+// requests_finished_total. Every label value that can occur exists from the start, at zero.
+class ServerMetrics final : public EngineObserver {
+ public:
+  explicit ServerMetrics(int32_t num_workers);
+  ~ServerMetrics() override;
+
+  // Once the model is loaded.
+  void SetModelInfo(const ModelInfo& info);
+  void SetDraining(bool draining);
+
+  const std::shared_ptr<prometheus::Registry>& registry() const;
+
+  void OnRejected(RejectReason reason) override;
+  void OnAccepted(const Request& request) override;
+  void OnStarted(const Request& request, const PromptSummary& summary,
+                 absl::Duration queued) override;
+  void OnFirstToken(const Request& request, absl::Duration since_submission) override;
+  void OnInterToken(absl::Duration since_last_token) override;
+  void OnFinished(const Request& request, Outcome outcome, const FinishSummary& summary) override;
+  void OnStep(const StepStats& stats) override;
+  void OnHeartbeat(int32_t worker, absl::Time now) override;
+  void OnLoad(int32_t num_waiting, int32_t num_running) override;
+
+ private:
+  struct Metrics;  // keeps Prometheus' headers out of here
+  std::unique_ptr<Metrics> metrics_;
+};
+
+}  // namespace chorus

@@ -1,0 +1,86 @@
+#include "server/response.h"
+
+#include <utility>
+#include <vector>
+
+#include "absl/time/time.h"
+
+namespace chorus {
+namespace {
+
+std::vector<int32_t> OneId(int32_t id) { return {id}; }
+
+void FillAnswer(Answer answer, int32_t index, v1::PromptAnswer* proto) {
+  proto->set_index(index);
+  proto->set_reason(static_cast<v1::FinishReason>(answer.reason));
+  proto->set_stop(std::move(answer.stop));
+  proto->set_text(std::move(answer.text));
+  proto->mutable_token_ids()->Add(answer.token_ids.begin(), answer.token_ids.end());
+  proto->set_mean_logprob(answer.mean_logprob);
+}
+
+}  // namespace
+
+v1::GenerateResponse ToPromptInfo(const PromptSummary& summary, const std::string& request_id,
+                                  uint64_t seed) {
+  v1::GenerateResponse response;
+  v1::PromptInfo* const info = response.mutable_prompt_info();
+  info->set_request_id(request_id);
+  info->set_seed(seed);
+  info->mutable_segment_tokens()->Add(summary.segment_tokens.begin(), summary.segment_tokens.end());
+  info->set_original_length(summary.original_length);
+  info->set_prompt_tokens(summary.prompt_tokens);
+  info->set_cached_tokens(summary.cached_tokens);
+  info->set_worker(summary.worker);
+  return response;
+}
+
+v1::GenerateResponse ToTokenChunk(TokenEvent event, const Tokenizer& tokenizer) {
+  v1::GenerateResponse response;
+  v1::TokenChunk* const chunk = response.mutable_chunk();
+  chunk->set_text(std::move(event.text));
+  chunk->mutable_token_ids()->Add(event.token_ids.begin(), event.token_ids.end());
+  chunk->mutable_logprobs()->Add(event.logprobs.begin(), event.logprobs.end());
+  for (const std::vector<TokenLogprob>& alternatives : event.top_logprobs) {
+    v1::TopLogprobs* const top = chunk->add_top_logprobs();
+    for (const TokenLogprob& alternative : alternatives) {
+      v1::TokenLogprob* const entry = top->add_entries();
+      entry->set_token_id(alternative.token_id);
+      entry->set_text(tokenizer.Decode(OneId(alternative.token_id), /*skip_special=*/false));
+      entry->set_logprob(alternative.logprob);
+    }
+  }
+  if (event.prompt_index >= 0) chunk->set_prompt_index(event.prompt_index);
+  return response;
+}
+
+v1::GenerateResponse ToFinishInfo(FinishSummary summary) {
+  v1::GenerateResponse response;
+  v1::FinishInfo* const finish = response.mutable_finish();
+  finish->set_reason(static_cast<v1::FinishReason>(summary.answer.reason));
+  finish->set_stop(std::move(summary.answer.stop));
+  finish->set_text(std::move(summary.answer.text));
+  finish->mutable_token_ids()->Add(summary.answer.token_ids.begin(),
+                                   summary.answer.token_ids.end());
+  v1::Usage* const usage = finish->mutable_usage();
+  usage->set_prompt_tokens(summary.prompt_tokens);
+  usage->set_cached_tokens(summary.cached_tokens);
+  usage->set_generated_tokens(summary.generated_tokens);
+  usage->set_model_steps(summary.model_steps);
+  v1::Timing* const timing = finish->mutable_timing();
+  timing->set_queue_seconds(absl::ToDoubleSeconds(summary.queue_time));
+  timing->set_first_token_seconds(absl::ToDoubleSeconds(summary.first_token_time));
+  timing->set_total_seconds(absl::ToDoubleSeconds(summary.total_time));
+  for (size_t i = 0; i < summary.prompts.size(); ++i) {
+    FillAnswer(std::move(summary.prompts[i]), static_cast<int32_t>(i), finish->add_prompts());
+  }
+  for (VoteTally& tally : summary.tally) {
+    v1::VoteCount* const count = finish->add_tally();
+    count->set_answer(std::move(tally.answer));
+    count->set_count(tally.count);
+    count->mutable_prompt_indexes()->Add(tally.prompt_indexes.begin(), tally.prompt_indexes.end());
+  }
+  return response;
+}
+
+}  // namespace chorus

@@ -1,0 +1,75 @@
+#include "server/server.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/memory/memory.h"
+
+#include "core/base/status_macros.h"
+
+namespace chorus {
+
+Server::Server(const ServerConfig& config, const Logger* logger)
+    : logger_(logger), metrics_(config.model.workers) {}
+
+absl::StatusOr<std::unique_ptr<Server>> Server::Start(
+    const ServerConfig& config, const Tokenizer* tokenizer, TextConfig text_config,
+    std::vector<std::unique_ptr<ModelRunner>> runners, const Logger* logger) {
+  auto server = absl::WrapUnique(new Server(config, logger));
+  if (!config.network.metrics_listen.empty()) {
+    CHORUS_ASSIGN_OR_RETURN(server->exposer_, MetricsExposer::Create(config.network.metrics_listen,
+                                                                     server->metrics_.registry()));
+  }
+  EngineOptions engine_options = config.engine;
+  engine_options.eos_token_ids = text_config.eos_token_ids;
+  CHORUS_ASSIGN_OR_RETURN(server->engine_,
+                          Engine::Create(std::move(engine_options), std::move(runners), tokenizer,
+                                         &server->metrics_, Clock::Real()));
+  const ModelInfo& info = server->engine_->model_info();
+  server->metrics_.SetModelInfo(info);
+  server->parser_ = std::make_unique<RequestParser>(
+      tokenizer, std::move(text_config),
+      ParseLimits{info.vocab_size, config.engine.max_request_tokens});
+  // The pool is destroyed before the service and engine that its tasks use.
+  auto pool =
+      std::make_unique<TaskPool>(config.network.tokenizer_threads, config.network.tokenizer_queue);
+  InferenceService::Dependencies dependencies;
+  dependencies.engine = server->engine_.get();
+  dependencies.tokenizer = tokenizer;
+  dependencies.parser = server->parser_.get();
+  dependencies.observer = &server->metrics_;
+  dependencies.logger = logger;
+  dependencies.pool = pool.get();
+  dependencies.num_workers = config.model.workers;
+  dependencies.stream_buffer_events = config.network.stream_buffer_events;
+  server->service_ = std::make_unique<InferenceService>(dependencies);
+  server->pool_ = std::move(pool);
+  GrpcServer::Options grpc_options;
+  grpc_options.listen = config.network.listen;
+  grpc_options.stuck_after = config.network.stuck_after;
+  CHORUS_ASSIGN_OR_RETURN(server->grpc_, GrpcServer::Create(grpc_options, server->service_.get(),
+                                                            server->engine_.get()));
+  return server;
+}
+
+Server::~Server() = default;
+
+bool Server::Drain(absl::Duration timeout) {
+  const absl::Time deadline = absl::Now() + timeout;
+  metrics_.SetDraining(true);
+  grpc_->SetDraining();
+  logger_->Log(Logger::Level::kInfo, "draining",
+               {{"running", int64_t{engine_->num_running()}},
+                {"waiting", int64_t{engine_->num_waiting()}},
+                {"timeout", absl::FormatDuration(timeout)}});
+  const bool all_ended = engine_->Drain(timeout);
+  // What the engine has finished may still lie in stream buffers: slow readers get what is left of
+  // the time, and the ends just sent get a moment in any case.
+  const absl::Duration left = std::max(deadline - absl::Now(), absl::Seconds(1));
+  const bool all_read = service_->WaitUntilIdle(left);
+  return all_ended && all_read;
+}
+
+}  // namespace chorus

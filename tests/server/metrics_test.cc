@@ -1,0 +1,155 @@
+#include "server/metrics.h"
+
+#include <string>
+
+#include <arpa/inet.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "core/base/check.h"
+#include "server/metrics_exposer.h"
+
+namespace chorus {
+namespace {
+
+using testing::HasSubstr;
+
+// The body of GET /metrics.
+std::string Scrape(int port) {
+  const int socket_fd = socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in address = {};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(port);
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  CHECK(connect(socket_fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0);
+  const std::string request = "GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n";
+  CHECK(send(socket_fd, request.data(), request.size(), 0) == static_cast<ssize_t>(request.size()));
+  std::string page;
+  char buffer[4096];
+  for (ssize_t count; (count = recv(socket_fd, buffer, sizeof(buffer), 0)) > 0;) {
+    page.append(buffer, count);
+  }
+  close(socket_fd);
+  return page;
+}
+
+std::string Page(const ServerMetrics& metrics) {
+  auto exposer = MetricsExposer::Create("127.0.0.1:0", metrics.registry());
+  CHECK(exposer.ok());
+  return Scrape((*exposer)->port());
+}
+
+TEST(ServerMetricsTest, EveryMetricExistsFromTheStartWithItsHelp) {
+  ServerMetrics metrics(2);
+  metrics.SetModelInfo(ModelInfo{.name = "tiny", .device = "cpu", .dtype = "bfloat16"});
+  const std::string page = Page(metrics);
+  for (const char* name : {"requests_accepted_total",
+                           "requests_rejected_total",
+                           "requests_finished_total",
+                           "requests_running",
+                           "requests_waiting",
+                           "request_queue_seconds",
+                           "time_to_first_token_seconds",
+                           "inter_token_seconds",
+                           "request_seconds",
+                           "prefill_seconds",
+                           "decode_seconds",
+                           "prompt_tokens_total",
+                           "cached_prompt_tokens_total",
+                           "generated_tokens_total",
+                           "step_rows",
+                           "step_seconds",
+                           "kv_used_ratio",
+                           "segments_per_request",
+                           "worker_heartbeat_timestamp_seconds",
+                           "draining",
+                           "build_info",
+                           "model_info"}) {
+    EXPECT_THAT(page, HasSubstr(std::string("# HELP chorus_") + name + " "));
+    EXPECT_THAT(page, HasSubstr(std::string("# TYPE chorus_") + name + " "));
+  }
+  EXPECT_THAT(page, HasSubstr("chorus_requests_finished_total{method=\"vote\",outcome=\"ok\"} 0"));
+  EXPECT_THAT(page, HasSubstr("chorus_requests_rejected_total{reason=\"queue_full\"} 0"));
+  EXPECT_THAT(page, HasSubstr("worker=\"1\""));
+  EXPECT_THAT(page, HasSubstr("dtype=\"bfloat16\""));
+}
+
+TEST(ServerMetricsTest, EventsLandWhereTheyBelong) {
+  ServerMetrics metrics(2);
+  Request request;
+  request.prompts = {{1}, {2}, {3}};
+  request.fusion.method = FusionMethod::kProbMean;
+  metrics.OnAccepted(request);
+  PromptSummary prompt;
+  prompt.prompt_tokens = 30;
+  prompt.cached_tokens = 10;
+  metrics.OnStarted(request, prompt, absl::Seconds(2));
+  metrics.OnFirstToken(request, absl::Seconds(3));
+  metrics.OnInterToken(absl::Milliseconds(20));
+  FinishSummary summary;
+  summary.generated_tokens = 7;
+  summary.queue_time = absl::Seconds(2);
+  summary.first_token_time = absl::Seconds(3);
+  summary.total_time = absl::Seconds(7);
+  metrics.OnFinished(request, Outcome::kOk, summary);
+  metrics.OnRejected(RejectReason::kDraining);
+  metrics.OnStep({.worker = 0,
+                  .num_rows = 5,
+                  .num_prefill_rows = 5,
+                  .duration = absl::Seconds(1),
+                  .kv_slots_used = 30,
+                  .kv_slots_total = 100});
+  metrics.OnStep({.worker = 1,
+                  .num_rows = 2,
+                  .num_prefill_rows = 0,
+                  .duration = absl::Seconds(1),
+                  .kv_slots_used = 10,
+                  .kv_slots_total = 100});
+  metrics.OnStep({.worker = 1,
+                  .num_rows = 9,
+                  .num_prefill_rows = 8,
+                  .duration = absl::Seconds(1),
+                  .kv_slots_used = 20,
+                  .kv_slots_total = 100});
+  metrics.OnHeartbeat(1, absl::FromUnixSeconds(1234));
+  metrics.OnLoad(3, 4);
+  metrics.SetDraining(true);
+  const std::string page = Page(metrics);
+  for (const char* line :
+       {"chorus_requests_accepted_total 1\n",
+        "chorus_requests_finished_total{method=\"prob_mean\",outcome=\"ok\"} 1\n",
+        "chorus_requests_rejected_total{reason=\"draining\"} 1\n",
+        "chorus_requests_running 4\n",
+        "chorus_requests_waiting 3\n",
+        "chorus_request_queue_seconds_sum 2\n",
+        "chorus_time_to_first_token_seconds_sum 3\n",
+        "chorus_request_seconds_sum{method=\"prob_mean\"} 7\n",
+        "chorus_prefill_seconds_sum 1\n",
+        "chorus_decode_seconds_sum 4\n",
+        "chorus_prompt_tokens_total 30\n",
+        "chorus_cached_prompt_tokens_total 10\n",
+        "chorus_generated_tokens_total 7\n",
+        "chorus_step_rows_sum 16\n",
+        "chorus_step_seconds_count{phase=\"prefill\"} 1\n",
+        "chorus_step_seconds_count{phase=\"decode\"} 1\n",
+        "chorus_step_seconds_count{phase=\"mixed\"} 1\n",
+        "chorus_kv_used_ratio 0.25\n",
+        "chorus_segments_per_request_sum 3\n",
+        "chorus_worker_heartbeat_timestamp_seconds{worker=\"1\"} 1234\n",
+        "chorus_draining 1\n"}) {
+    EXPECT_THAT(page, HasSubstr(line));
+  }
+}
+
+TEST(ServerMetricsTest, ARequestWithoutTokensHasNoPrefillOrDecodeTime) {
+  ServerMetrics metrics(1);
+  metrics.OnFinished(Request(), Outcome::kCancelled, FinishSummary());
+  EXPECT_THAT(Page(metrics), HasSubstr("chorus_prefill_seconds_count 0\n"));
+  EXPECT_THAT(Page(metrics), HasSubstr("chorus_request_seconds_count{method=\"attention\"} 1\n"));
+}
+
+}  // namespace
+}  // namespace chorus
