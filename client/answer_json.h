@@ -1,0 +1,28 @@
+#pragma once
+
+#include <string>
+
+#include <nlohmann/json.hpp>
+
+#include "chorus/v1/inference.pb.h"
+
+namespace chorus {
+
+// Gathers the events of one Generate call into the object that `chorus ask --json` prints; its
+// keys are listed in the help of `chorus ask`. One thread.
+class AnswerJson {
+ public:
+  explicit AnswerJson(v1::FusionMethod method);
+
+  void Add(const v1::GenerateResponse& event);
+
+  const nlohmann::ordered_json& object() const { return object_; }
+
+ private:
+  nlohmann::ordered_json object_;
+};
+
+// `value` on one line. Broken UTF-8 becomes U+FFFD: a single bad byte must not lose an answer.
+std::string JsonLine(const nlohmann::ordered_json& value);
+
+}  // namespace chorus

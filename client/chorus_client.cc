@@ -1,0 +1,148 @@
+#include "client/chorus_client.h"
+
+#include <chrono>
+#include <utility>
+
+#include <grpcpp/create_channel.h>
+#include <grpcpp/security/credentials.h>
+
+#include "absl/strings/str_cat.h"
+#include "chorus/v1/inference.grpc.pb.h"
+
+#include "client/grpc_error.h"
+#include "core/base/status_macros.h"
+
+namespace chorus {
+namespace {
+
+// The last message of a stream repeats every prompt's whole answer: gRPC's default of 4 MiB would
+// cut off long ones.
+constexpr int kMaxReceiveBytes = 64 << 20;
+
+std::shared_ptr<grpc::Channel> MakeChannel(const std::string& target) {
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(kMaxReceiveBytes);
+  // gRPC would otherwise send even a loopback call through the http_proxy of the environment.
+  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  return grpc::CreateCustomChannel(target, grpc::InsecureChannelCredentials(), arguments);
+}
+
+// Waits until the channel is connected. A refused connection ends the wait at once: gRPC itself
+// would go on trying.
+absl::Status WaitUntilConnected(grpc::Channel& channel, const std::string& target,
+                                absl::Duration timeout) {
+  const auto deadline = absl::ToChronoTime(absl::Now() + timeout);
+  grpc_connectivity_state state = channel.GetState(/*try_to_connect=*/true);
+  while (state != GRPC_CHANNEL_READY) {
+    if (state == GRPC_CHANNEL_TRANSIENT_FAILURE || state == GRPC_CHANNEL_SHUTDOWN) {
+      return absl::UnavailableError(absl::StrCat("no server answers at ", target));
+    }
+    if (!channel.WaitForStateChange(state, deadline)) {
+      return absl::UnavailableError(
+          absl::StrCat("no server answers at ", target, " within ", absl::FormatDuration(timeout)));
+    }
+    state = channel.GetState(/*try_to_connect=*/true);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void Cancellation::Cancel() {
+  absl::MutexLock lock(&mutex_);
+  cancelled_ = true;
+  if (context_ != nullptr) context_->TryCancel();
+}
+
+void Cancellation::Attach(grpc::ClientContext* context) {
+  absl::MutexLock lock(&mutex_);
+  context_ = context;
+  if (context_ != nullptr && cancelled_) context_->TryCancel();
+}
+
+struct ChorusClient::Connection {
+  std::unique_ptr<v1::Inference::Stub> stub;
+  absl::Duration deadline;
+
+  void Prepare(grpc::ClientContext& context) const {
+    if (deadline == absl::InfiniteDuration()) return;
+    context.set_deadline(absl::ToChronoTime(absl::Now() + deadline));
+  }
+
+  // One unary call, for example Call(&Stub::Tokenize, request).
+  template <typename Request, typename Response>
+  absl::StatusOr<Response> Call(grpc::Status (v1::Inference::Stub::*method)(grpc::ClientContext*,
+                                                                            const Request&,
+                                                                            Response*),
+                                const Request& request) const {
+    grpc::ClientContext context;
+    Prepare(context);
+    Response response;
+    CHORUS_RETURN_IF_ERROR(ToAbslStatus((stub.get()->*method)(&context, request, &response)));
+    return response;
+  }
+};
+
+ChorusClient::ChorusClient(std::unique_ptr<Connection> connection)
+    : connection_(std::move(connection)) {}
+ChorusClient::ChorusClient(ChorusClient&&) noexcept = default;
+ChorusClient& ChorusClient::operator=(ChorusClient&&) noexcept = default;
+ChorusClient::~ChorusClient() = default;
+
+absl::StatusOr<ChorusClient> ChorusClient::Connect(const std::string& target,
+                                                   const ClientOptions& options) {
+  const std::shared_ptr<grpc::Channel> channel = MakeChannel(target);
+  CHORUS_RETURN_IF_ERROR(WaitUntilConnected(*channel, target, options.connect_timeout));
+  auto connection = std::make_unique<Connection>();
+  connection->stub = v1::Inference::NewStub(channel);
+  connection->deadline = options.deadline;
+  return ChorusClient(std::move(connection));
+}
+
+absl::StatusOr<v1::FinishInfo> ChorusClient::Generate(const v1::GenerateRequest& request,
+                                                      const EventCallback& on_event,
+                                                      Cancellation* cancellation) {
+  grpc::ClientContext context;
+  connection_->Prepare(context);
+  if (cancellation != nullptr) cancellation->Attach(&context);
+  const auto reader = connection_->stub->Generate(&context, request);
+  v1::FinishInfo finish;
+  bool has_finish = false;
+  v1::GenerateResponse event;
+  while (reader->Read(&event)) {
+    if (on_event) on_event(event);
+    if (event.has_finish()) {
+      has_finish = true;
+      finish = std::move(*event.mutable_finish());
+    }
+  }
+  const grpc::Status status = reader->Finish();
+  if (cancellation != nullptr) cancellation->Attach(nullptr);
+  CHORUS_RETURN_IF_ERROR(ToAbslStatus(status));
+  if (!has_finish) return absl::InternalError("the stream ended without its last message");
+  return finish;
+}
+
+absl::StatusOr<v1::TokenizeResponse> ChorusClient::Tokenize(const std::string& text,
+                                                            bool recognize_special) {
+  v1::TokenizeRequest request;
+  request.set_text(text);
+  request.set_recognize_special(recognize_special);
+  return connection_->Call(&v1::Inference::Stub::Tokenize, request);
+}
+
+absl::StatusOr<std::string> ChorusClient::Detokenize(const std::vector<int32_t>& token_ids,
+                                                     bool skip_special) {
+  v1::DetokenizeRequest request;
+  request.mutable_token_ids()->Assign(token_ids.begin(), token_ids.end());
+  request.set_skip_special(skip_special);
+  CHORUS_ASSIGN_OR_RETURN(v1::DetokenizeResponse response,
+                          connection_->Call(&v1::Inference::Stub::Detokenize, request));
+  return std::move(*response.mutable_text());
+}
+
+absl::StatusOr<v1::GetModelInfoResponse> ChorusClient::GetModelInfo() {
+  return connection_->Call(&v1::Inference::Stub::GetModelInfo, v1::GetModelInfoRequest());
+}
+
+}  // namespace chorus

@@ -1,0 +1,103 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "chorus/v1/inference.pb.h"
+
+namespace grpc {
+class ClientContext;
+}  // namespace grpc
+
+namespace chorus {
+
+struct ClientOptions {
+  // Of each call, from its start to the last message; absl::InfiniteDuration() for none.
+  absl::Duration deadline = absl::Minutes(5);
+  // How long Connect waits for the server to accept a connection.
+  absl::Duration connect_timeout = absl::Seconds(5);
+};
+
+// Ends a running Generate from another thread. Thread-safe; outlives the call it is given to; one
+// call at a time. Once cancelled it stays so: a call started with it ends at once.
+class Cancellation {
+ public:
+  Cancellation() = default;
+  Cancellation(const Cancellation&) = delete;
+  Cancellation& operator=(const Cancellation&) = delete;
+
+  void Cancel() ABSL_LOCKS_EXCLUDED(mutex_);
+
+ private:
+  friend class ChorusClient;
+
+  void Attach(grpc::ClientContext* context) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  absl::Mutex mutex_;
+  bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
+  grpc::ClientContext* context_ ABSL_GUARDED_BY(mutex_) = nullptr;  // of the running call, or null
+};
+
+// A connection to one Chorus server. Thread-safe: any number of calls may run at a time, each
+// blocks its caller. Movable; calls must have ended when it is destroyed.
+//
+// Every error is an absl::Status with the server's code and one readable line, which names the
+// offending fields (see ToAbslStatus). Besides the server's own: DEADLINE_EXCEEDED past
+// ClientOptions::deadline, CANCELLED after Cancellation::Cancel, UNAVAILABLE when the connection
+// is lost, INTERNAL when the stream ends without its last message.
+//
+//   absl::StatusOr<ChorusClient> client = ChorusClient::Connect("127.0.0.1:50051");
+//   if (!client.ok()) return client.status();
+//   v1::GenerateRequest request;
+//   request.mutable_prompt()->mutable_text()->set_question("What is the capital of France?");
+//   request.mutable_prompt()->mutable_text()->add_paraphrases("Name France's capital.");
+//   absl::StatusOr<v1::FinishInfo> finish =
+//       client->Generate(request, [](const v1::GenerateResponse& event) {
+//         if (event.has_chunk()) std::cout << event.chunk().text() << std::flush;
+//       });
+class ChorusClient {
+ public:
+  using EventCallback = std::function<void(const v1::GenerateResponse&)>;
+
+  // Connects to `target`, "HOST:PORT" (plain text, no TLS). UNAVAILABLE, naming the target, when
+  // nothing accepts the connection within options.connect_timeout.
+  static absl::StatusOr<ChorusClient> Connect(const std::string& target,
+                                              const ClientOptions& options = {});
+
+  ChorusClient(ChorusClient&&) noexcept;
+  ChorusClient& operator=(ChorusClient&&) noexcept;
+  ~ChorusClient();
+
+  // Asks, calls `on_event` on this thread for every message as it comes (prompt_info, chunks, and
+  // finish last; may be null), and returns the last one. `cancellation` may be null.
+  absl::StatusOr<v1::FinishInfo> Generate(const v1::GenerateRequest& request,
+                                          const EventCallback& on_event = nullptr,
+                                          Cancellation* cancellation = nullptr);
+
+  // Token ids of `text` and their spellings. With `recognize_special` the spellings of special
+  // tokens become those tokens; otherwise they are plain text.
+  absl::StatusOr<v1::TokenizeResponse> Tokenize(const std::string& text,
+                                                bool recognize_special = false);
+
+  // Text of token ids, each in [0, vocab_size).
+  absl::StatusOr<std::string> Detokenize(const std::vector<int32_t>& token_ids,
+                                         bool skip_special = false);
+
+  absl::StatusOr<v1::GetModelInfoResponse> GetModelInfo();
+
+ private:
+  struct Connection;  // keeps gRPC's headers out of this one
+
+  explicit ChorusClient(std::unique_ptr<Connection> connection);
+
+  std::unique_ptr<Connection> connection_;
+};
+
+}  // namespace chorus

@@ -1,0 +1,17 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "client/console.h"
+
+namespace chorus {
+
+// The commands. `arguments` are the words after the command's name. Each prints its result on
+// console.out, one line for an error on console.err, and returns the exit code.
+int RunAsk(const std::vector<std::string>& arguments, Console& console);
+int RunInfo(const std::vector<std::string>& arguments, Console& console);
+int RunTokenize(const std::vector<std::string>& arguments, Console& console);
+int RunDetokenize(const std::vector<std::string>& arguments, Console& console);
+
+}  // namespace chorus

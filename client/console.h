@@ -1,0 +1,22 @@
+#pragma once
+
+#include <istream>
+#include <ostream>
+
+namespace chorus {
+
+// Where a command reads and writes. Owned by main (by a test in tests), one thread.
+struct Console {
+  std::istream& in;
+  std::ostream& out;
+  std::ostream& err;
+  bool is_terminal = false;  // `out` is a terminal: statistics and headings beside the answer
+  bool has_colours = false;  // only ever true on a terminal
+};
+
+// Exit codes of the command.
+inline constexpr int kExitDone = 0;
+inline constexpr int kExitFailure = 1;
+inline constexpr int kExitUsage = 2;
+
+}  // namespace chorus

@@ -1,0 +1,155 @@
+#include "client/chorus_client.h"
+
+#include <thread>
+
+#include <gmock/gmock.h>
+#include <google/rpc/error_details.pb.h>
+#include <google/rpc/status.pb.h>
+#include <gtest/gtest.h>
+
+#include "absl/synchronization/notification.h"
+
+#include "client/grpc_error.h"
+#include "tests/client/fake_service.h"
+
+namespace chorus {
+namespace {
+
+using ::testing::ElementsAre;
+
+v1::GenerateRequest Question() {
+  v1::GenerateRequest request;
+  request.mutable_prompt()->mutable_text()->set_question("Why?");
+  return request;
+}
+
+TEST(ChorusClientTest, GenerateCallsBackForEveryEventInOrderAndReturnsTheLast) {
+  FakeService service;
+  service.events = PlainAnswer({"Par", "is"});
+  absl::StatusOr<ChorusClient> client = ChorusClient::Connect(service.target());
+  ASSERT_TRUE(client.ok()) << client.status();
+  std::vector<int> cases;
+  std::string text;
+  const auto finish = client->Generate(Question(), [&](const v1::GenerateResponse& event) {
+    cases.push_back(event.event_case());
+    text += event.chunk().text();
+  });
+  ASSERT_TRUE(finish.ok()) << finish.status();
+  EXPECT_THAT(cases, ElementsAre(1, 2, 2, 3));
+  EXPECT_EQ(text, "Paris");
+  EXPECT_EQ(finish->text(), "Paris");
+  EXPECT_THAT(finish->token_ids(), ElementsAre(1, 2));
+  ASSERT_EQ(service.requests().size(), 1u);
+  EXPECT_EQ(service.requests()[0].prompt().text().question(), "Why?");
+}
+
+TEST(ChorusClientTest, ErrorsKeepTheirCodeAndNameTheField) {
+  FakeService service;
+  service.status = BadField("bad request", "sampling.top_p", "1.5 must be in (0, 1]");
+  auto client = ChorusClient::Connect(service.target());
+  ASSERT_TRUE(client.ok()) << client.status();
+  const absl::Status status = client->Generate(Question()).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(status.message(), "bad request (sampling.top_p: 1.5 must be in (0, 1])");
+}
+
+TEST(ChorusClientTest, AStreamWithoutItsLastMessageIsAnError) {
+  FakeService service;
+  service.events = PlainAnswer({"Par"});
+  service.events.pop_back();
+  auto client = ChorusClient::Connect(service.target());
+  ASSERT_TRUE(client.ok()) << client.status();
+  EXPECT_EQ(client->Generate(Question()).status().code(), absl::StatusCode::kInternal);
+}
+
+TEST(ChorusClientTest, CancelEndsARunningCallFromAnotherThread) {
+  FakeService service;
+  service.events = PlainAnswer({"Par"});
+  service.waits_for_cancel = true;
+  auto client = ChorusClient::Connect(service.target(), {.deadline = absl::InfiniteDuration()});
+  ASSERT_TRUE(client.ok()) << client.status();
+  Cancellation cancellation;
+  absl::Notification has_begun;
+  absl::Status status;
+  std::thread caller([&] {
+    status = client
+                 ->Generate(
+                     Question(),
+                     [&](const v1::GenerateResponse& event) {
+                       if (event.has_prompt_info()) has_begun.Notify();
+                     },
+                     &cancellation)
+                 .status();
+  });
+  has_begun.WaitForNotification();
+  cancellation.Cancel();
+  caller.join();
+  EXPECT_EQ(status.code(), absl::StatusCode::kCancelled) << status;
+  // Cancelled once, cancelled for good.
+  EXPECT_EQ(client->Generate(Question(), nullptr, &cancellation).status().code(),
+            absl::StatusCode::kCancelled);
+}
+
+TEST(ChorusClientTest, TheDeadlineEndsACallThatWouldNeverEnd) {
+  FakeService service;
+  service.waits_for_cancel = true;
+  auto client = ChorusClient::Connect(service.target(), {.deadline = absl::Milliseconds(200)});
+  ASSERT_TRUE(client.ok()) << client.status();
+  EXPECT_EQ(client->Generate(Question()).status().code(), absl::StatusCode::kDeadlineExceeded);
+}
+
+TEST(ChorusClientTest, ConnectNamesTheTargetThatDoesNotAnswer) {
+  std::string target;
+  {
+    const FakeService closed;  // its port is free again, and nobody listens there
+    target = closed.target();
+  }
+  const auto client = ChorusClient::Connect(target);
+  EXPECT_EQ(client.status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(client.status().message(), "no server answers at " + target);
+}
+
+TEST(ChorusClientTest, TokenizeDetokenizeAndInfoReturnTheServersAnswer) {
+  FakeService service;
+  auto client = ChorusClient::Connect(service.target());
+  ASSERT_TRUE(client.ok()) << client.status();
+  const auto plain = client->Tokenize("<s>");
+  ASSERT_TRUE(plain.ok()) << plain.status();
+  EXPECT_THAT(plain->token_ids(), ElementsAre('<', 's', '>'));
+  const auto special = client->Tokenize("<s>", /*recognize_special=*/true);
+  ASSERT_TRUE(special.ok()) << special.status();
+  EXPECT_THAT(special->token_ids(), ElementsAre(256));
+  EXPECT_EQ(client->Detokenize({'H', 256, 'i'}).value(), "H<s>i");
+  EXPECT_EQ(client->Detokenize({'H', 256, 'i'}, /*skip_special=*/true).value(), "Hi");
+  EXPECT_EQ(client->Detokenize({999}).status().message(),
+            "bad token id (token_ids: must be in [0, 257))");
+  EXPECT_EQ(client->GetModelInfo().value().name(), "fake");
+}
+
+TEST(GrpcErrorTest, DetailsAlreadyInTheMessageAreNotRepeated) {
+  const std::string message = "sampling.top_p: 1.5 must be in (0, 1]";
+  EXPECT_EQ(ToAbslStatus(BadField(message, "sampling.top_p", "1.5 must be in (0, 1]")).message(),
+            message);
+}
+
+TEST(GrpcErrorTest, RetryDelayIsReadable) {
+  google::rpc::RetryInfo retry_info;
+  retry_info.mutable_retry_delay()->set_seconds(1);
+  retry_info.mutable_retry_delay()->set_nanos(500000000);
+  google::rpc::Status details;
+  details.add_details()->PackFrom(retry_info);
+  const absl::Status status = ToAbslStatus(grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED,
+                                                        "queue full", details.SerializeAsString()));
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(status.message(), "queue full (try again in 1.5s)");
+}
+
+TEST(GrpcErrorTest, UnreadableDetailsLeaveCodeAndMessage) {
+  const absl::Status status =
+      ToAbslStatus(grpc::Status(grpc::StatusCode::INTERNAL, "two\nlines", "\xFF\xFF garbage"));
+  EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(status.message(), "two lines");
+}
+
+}  // namespace
+}  // namespace chorus

@@ -1,0 +1,191 @@
+#include "client/command_line.h"
+
+#include <algorithm>
+#include <sstream>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+
+#include "tests/client/fake_service.h"
+
+namespace chorus {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+struct Outcome {
+  int code = 0;
+  std::string out;
+  std::string err;
+};
+
+Outcome RunChorus(const std::vector<std::string>& arguments, const std::string& input = "") {
+  std::istringstream in(input);
+  std::ostringstream out, err;
+  Console console = {in, out, err};
+  Outcome outcome;
+  outcome.code = RunCommandLine(arguments, console);
+  outcome.out = out.str();
+  outcome.err = err.str();
+  return outcome;
+}
+
+std::vector<nlohmann::json> JsonLines(const std::string& text) {
+  std::vector<nlohmann::json> objects;
+  const std::vector<std::string> lines = absl::StrSplit(text, '\n', absl::SkipEmpty());
+  for (const std::string& line : lines) objects.push_back(nlohmann::json::parse(line));
+  return objects;
+}
+
+class CommandLineTest : public ::testing::Test {
+ protected:
+  CommandLineTest() { service_.events = PlainAnswer({"Par", "is"}); }
+
+  std::string Server() const { return absl::StrCat("--server=", service_.target()); }
+
+  FakeService service_;
+};
+
+TEST_F(CommandLineTest, AskPrintsTheBareAnswerIntoAPipe) {
+  const Outcome outcome = RunChorus({"ask", "Why?", "--paraphrase=How come?", Server()});
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_EQ(outcome.out, "Paris\n");
+  EXPECT_EQ(outcome.err, "");
+  ASSERT_EQ(service_.requests().size(), 1u);
+  const v1::TextPrompt prompt = service_.requests()[0].prompt().text();
+  EXPECT_EQ(prompt.question(), "Why?");
+  EXPECT_THAT(prompt.paraphrases(), ElementsAre("How come?"));
+}
+
+TEST_F(CommandLineTest, TheServerMayStandBeforeTheCommand) {
+  EXPECT_EQ(RunChorus({Server(), "ask", "Why?"}).out, "Paris\n");
+  EXPECT_EQ(RunChorus({"--server", service_.target(), "ask", "Why?"}).out, "Paris\n");
+}
+
+TEST_F(CommandLineTest, AskByAllMethodsAsksEachOnceInTheContractsOrder) {
+  const Outcome outcome = RunChorus({"ask", "Why?", "--method=all", Server()});
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  std::vector<int> methods;
+  for (const auto& request : service_.requests()) methods.push_back(request.fusion().method());
+  EXPECT_THAT(methods, ElementsAre(1, 2, 3, 4, 5, 6, 7));
+  EXPECT_THAT(outcome.out, HasSubstr("attention\n  Paris\n  ended by eos; 2 tokens in 1.50 s"));
+  EXPECT_THAT(outcome.out, HasSubstr("\nvote\n  Paris\n"));
+}
+
+TEST_F(CommandLineTest, AskJsonIsOneObjectALineForEachMethod) {
+  const Outcome outcome =
+      RunChorus({"ask", "Why?", "--method=attention", "--method=prob_max", "--json", Server()});
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  const std::vector<nlohmann::json> objects = JsonLines(outcome.out);
+  ASSERT_EQ(objects.size(), 2u);
+  EXPECT_EQ(objects[0]["method"], "attention");
+  EXPECT_EQ(objects[1]["method"], "prob_max");
+  EXPECT_EQ(objects[0]["text"], "Paris");
+  EXPECT_EQ(objects[0]["finish_reason"], "eos");
+  EXPECT_EQ(objects[0]["prompt_info"]["request_id"], "r1");
+  EXPECT_EQ(objects[0]["prompt_info"]["seed"], 18446744073709551615u);
+  EXPECT_EQ(objects[0]["tokens"].size(), 2u);
+}
+
+TEST_F(CommandLineTest, AServersRefusalIsOneLineAndExitCodeOne) {
+  service_.events.clear();
+  service_.status = BadField("bad request", "sampling.top_p", "1.5 must be in (0, 1]");
+  for (const char* json : {"--json=false", "--json"}) {
+    const Outcome outcome = RunChorus({"ask", "Why?", json, Server()});
+    EXPECT_EQ(outcome.code, 1);
+    EXPECT_EQ(outcome.out, "");
+    EXPECT_EQ(outcome.err,
+              "chorus: bad request (sampling.top_p: 1.5 must be in (0, 1]) [INVALID_ARGUMENT]\n");
+  }
+}
+
+TEST_F(CommandLineTest, AnAnswerThatBreaksOffEndsItsLineAndFails) {
+  service_.events.pop_back();
+  service_.status = grpc::Status(grpc::StatusCode::UNAVAILABLE, "draining");
+  const Outcome outcome = RunChorus({"ask", "Why?", Server()});
+  EXPECT_EQ(outcome.code, 1);
+  EXPECT_EQ(outcome.out, "Paris\n");
+  EXPECT_EQ(outcome.err, "chorus: draining [UNAVAILABLE]\n");
+}
+
+TEST_F(CommandLineTest, TokenizePrintsIdsSpellingsOrJson) {
+  EXPECT_EQ(RunChorus({"tokenize", "Hi", Server()}).out, "72 105\n");
+  EXPECT_EQ(RunChorus({"tokenize", "-", Server()}, "Hi\n").out, "72 105 10\n");
+  EXPECT_EQ(RunChorus({"tokenize", "<s>", "--special", Server()}).out, "256\n");
+  EXPECT_EQ(RunChorus({"tokenize", "i\n", "--spellings", Server()}).out, "105\ti\n10\t\\n\n");
+  EXPECT_EQ(RunChorus({"tokenize", "Hi", "--json", Server()}).out,
+            "{\"token_ids\":[72,105],\"tokens\":[\"H\",\"i\"]}\n");
+}
+
+TEST_F(CommandLineTest, DetokenizeTakesIdsAsWordsOrWithCommas) {
+  EXPECT_EQ(RunChorus({"detokenize", "72", "105", Server()}).out, "Hi\n");
+  EXPECT_EQ(RunChorus({"detokenize", "72,105", "33", "--json", Server()}).out,
+            "{\"text\":\"Hi!\"}\n");
+  EXPECT_EQ(RunChorus({"detokenize", "256", "72", "--skip_special", Server()}).out, "H\n");
+  const Outcome wrong = RunChorus({"detokenize", "72", "x", Server()});
+  EXPECT_EQ(wrong.code, 2);
+  EXPECT_EQ(wrong.err, "chorus detokenize: 'x' is not a token id\n");
+  EXPECT_EQ(RunChorus({"detokenize", "-1", Server()}).code, 1);
+}
+
+TEST_F(CommandLineTest, InfoPrintsTextOrJson) {
+  EXPECT_THAT(RunChorus({"info", Server()}).out, HasSubstr("template     chatml"));
+  const nlohmann::json info = nlohmann::json::parse(RunChorus({"info", "--json", Server()}).out);
+  EXPECT_EQ(info["name"], "fake");
+  EXPECT_EQ(info["vocab_size"], 257);
+  EXPECT_EQ(info["bos_token_id"], nullptr);
+  EXPECT_EQ(info["eos_token_ids"], nlohmann::json({2}));
+}
+
+TEST(CommandLineUsageTest, WithoutAServerTheLineSaysHowToStartOne) {
+  std::string target;
+  {
+    const FakeService closed;
+    target = closed.target();
+  }
+  const Outcome outcome = RunChorus({"info", absl::StrCat("--server=", target)});
+  EXPECT_EQ(outcome.code, 1);
+  EXPECT_EQ(outcome.out, "");
+  EXPECT_EQ(outcome.err, absl::StrCat("chorus: no server answers at ", target,
+                                      "; start one with 'chorus-server --model=DIR', or name "
+                                      "another with --server=HOST:PORT\n"));
+}
+
+TEST(CommandLineUsageTest, WrongUsageIsOneLineAndExitCodeTwo) {
+  const std::vector<std::vector<std::string>> cases = {
+      {"aks"},           {"--bogus"},      {"ask"},
+      {"ask", "a", "b"}, {"ask", "--x=1"}, {"ask", "q", "--top_k=x"},
+      {"tokenize"},      {"detokenize"},   {"info", "word"}};
+  for (const std::vector<std::string>& arguments : cases) {
+    const Outcome outcome = RunChorus(arguments);
+    EXPECT_EQ(outcome.code, 2) << arguments.front();
+    EXPECT_EQ(outcome.out, "");
+    EXPECT_EQ(std::count(outcome.err.begin(), outcome.err.end(), '\n'), 1) << outcome.err;
+    EXPECT_TRUE(absl::StartsWith(outcome.err, "chorus")) << outcome.err;
+  }
+  EXPECT_EQ(RunChorus({}).code, 2);
+}
+
+TEST(CommandLineUsageTest, HelpOfTheProgramAndOfEveryCommandNeedsNoServer) {
+  for (const char* help : {"--help", "-h", "help"}) {
+    const Outcome outcome = RunChorus({help});
+    EXPECT_EQ(outcome.code, 0);
+    EXPECT_THAT(outcome.out, HasSubstr("Usage: chorus COMMAND"));
+  }
+  for (const char* command : {"ask", "info", "tokenize", "detokenize"}) {
+    const Outcome outcome = RunChorus({command, "--help"});
+    EXPECT_EQ(outcome.code, 0);
+    EXPECT_THAT(outcome.out, HasSubstr(absl::StrCat("Usage: chorus ", command)));
+    EXPECT_THAT(outcome.out, HasSubstr("Example"));
+    EXPECT_EQ(outcome.err, "");
+  }
+}
+
+}  // namespace
+}  // namespace chorus

@@ -1,0 +1,116 @@
+#include "tests/client/fake_service.h"
+
+#include <grpcpp/server_builder.h>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "google/rpc/error_details.pb.h"
+#include "google/rpc/status.pb.h"
+
+#include "core/base/check.h"
+
+namespace chorus {
+
+FakeService::FakeService() {
+  int port = 0;
+  grpc::ServerBuilder builder;
+  builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
+  builder.RegisterService(this);
+  server_ = builder.BuildAndStart();
+  CHECK(server_ != nullptr);
+  target_ = absl::StrCat("127.0.0.1:", port);
+}
+
+FakeService::~FakeService() { server_->Shutdown(); }
+
+std::vector<v1::GenerateRequest> FakeService::requests() const {
+  absl::MutexLock lock(&mutex_);
+  return requests_;
+}
+
+grpc::Status FakeService::Generate(grpc::ServerContext* context, const v1::GenerateRequest* request,
+                                   grpc::ServerWriter<v1::GenerateResponse>* writer) {
+  {
+    absl::MutexLock lock(&mutex_);
+    requests_.push_back(*request);
+  }
+  for (const v1::GenerateResponse& event : events) writer->Write(event);
+  while (waits_for_cancel && !context->IsCancelled()) absl::SleepFor(absl::Milliseconds(1));
+  return status;
+}
+
+grpc::Status FakeService::Tokenize(grpc::ServerContext*, const v1::TokenizeRequest* request,
+                                   v1::TokenizeResponse* response) {
+  if (request->recognize_special() && request->text() == "<s>") {
+    response->add_token_ids(256);
+    response->add_tokens("<s>");
+    return grpc::Status::OK;
+  }
+  for (const char c : request->text()) {
+    response->add_token_ids(static_cast<unsigned char>(c));
+    response->add_tokens(std::string(1, c));
+  }
+  return grpc::Status::OK;
+}
+
+grpc::Status FakeService::Detokenize(grpc::ServerContext*, const v1::DetokenizeRequest* request,
+                                     v1::DetokenizeResponse* response) {
+  for (const int32_t id : request->token_ids()) {
+    if (id < 0 || id > 256) return BadField("bad token id", "token_ids", "must be in [0, 257)");
+    if (id < 256) response->mutable_text()->push_back(static_cast<char>(id));
+    if (id == 256 && !request->skip_special()) response->mutable_text()->append("<s>");
+  }
+  return grpc::Status::OK;
+}
+
+grpc::Status FakeService::GetModelInfo(grpc::ServerContext*, const v1::GetModelInfoRequest*,
+                                       v1::GetModelInfoResponse* response) {
+  response->set_name("fake");
+  response->set_dtype("float32");
+  response->set_vocab_size(257);
+  response->set_template_(v1::TEMPLATE_CHATML);
+  response->add_eos_token_ids(2);
+  return grpc::Status::OK;
+}
+
+std::vector<v1::GenerateResponse> PlainAnswer(const std::vector<std::string>& chunks) {
+  std::vector<v1::GenerateResponse> events(1);
+  v1::PromptInfo& info = *events[0].mutable_prompt_info();
+  info.set_request_id("r1");
+  info.set_seed(18446744073709551615u);
+  info.add_segment_tokens(5);
+  info.add_segment_tokens(6);
+  info.set_prompt_tokens(14);
+  v1::FinishInfo finish;
+  for (const std::string& text : chunks) {
+    const int32_t id = static_cast<int32_t>(events.size());
+    v1::TokenChunk& chunk = *events.emplace_back().mutable_chunk();
+    chunk.set_text(text);
+    chunk.add_token_ids(id);
+    chunk.add_logprobs(-0.5f);
+    finish.mutable_text()->append(text);
+    finish.add_token_ids(id);
+  }
+  finish.set_reason(v1::FINISH_REASON_EOS);
+  finish.mutable_usage()->set_prompt_tokens(14);
+  finish.mutable_usage()->set_generated_tokens(static_cast<int32_t>(chunks.size()));
+  finish.mutable_timing()->set_first_token_seconds(0.25);
+  finish.mutable_timing()->set_total_seconds(1.5);
+  *events.emplace_back().mutable_finish() = finish;
+  return events;
+}
+
+grpc::Status BadField(const std::string& message, const std::string& field,
+                      const std::string& description) {
+  google::rpc::BadRequest bad_request;
+  auto& violation = *bad_request.add_field_violations();
+  violation.set_field(field);
+  violation.set_description(description);
+  google::rpc::Status details;
+  details.set_code(grpc::StatusCode::INVALID_ARGUMENT);
+  details.set_message(message);
+  details.add_details()->PackFrom(bad_request);
+  return grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, message, details.SerializeAsString());
+}
+
+}  // namespace chorus

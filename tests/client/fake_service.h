@@ -1,0 +1,56 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <grpcpp/server.h>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "chorus/v1/inference.grpc.pb.h"
+
+namespace chorus {
+
+// A server in this process, on a free loopback port, that says what the test told it to. It keeps
+// the requests. For tests of the client only: it knows no model.
+class FakeService final : public v1::Inference::Service {
+ public:
+  FakeService();
+  ~FakeService() override;
+
+  const std::string& target() const { return target_; }
+
+  // Set before the first call.
+  std::vector<v1::GenerateResponse> events;  // what Generate streams
+  grpc::Status status;                       // what Generate ends with
+  bool waits_for_cancel = false;             // Generate goes on until the caller ends the call
+
+  // Requests of Generate so far, in order.
+  std::vector<v1::GenerateRequest> requests() const ABSL_LOCKS_EXCLUDED(mutex_);
+
+  grpc::Status Generate(grpc::ServerContext* context, const v1::GenerateRequest* request,
+                        grpc::ServerWriter<v1::GenerateResponse>* writer) override;
+  // One token a byte, whose id is the byte; 256 for a recognised "<s>".
+  grpc::Status Tokenize(grpc::ServerContext* context, const v1::TokenizeRequest* request,
+                        v1::TokenizeResponse* response) override;
+  grpc::Status Detokenize(grpc::ServerContext* context, const v1::DetokenizeRequest* request,
+                          v1::DetokenizeResponse* response) override;
+  grpc::Status GetModelInfo(grpc::ServerContext* context, const v1::GetModelInfoRequest* request,
+                            v1::GetModelInfoResponse* response) override;
+
+ private:
+  mutable absl::Mutex mutex_;
+  std::vector<v1::GenerateRequest> requests_ ABSL_GUARDED_BY(mutex_);
+  std::string target_;
+  std::unique_ptr<grpc::Server> server_;
+};
+
+// The events of a plain answer: prompt_info, one chunk a text, finish.
+std::vector<v1::GenerateResponse> PlainAnswer(const std::vector<std::string>& chunks);
+
+// An INVALID_ARGUMENT with a google.rpc.BadRequest detail for one field.
+grpc::Status BadField(const std::string& message, const std::string& field,
+                      const std::string& description);
+
+}  // namespace chorus
