@@ -52,11 +52,6 @@ class RecordingRunner final : public ModelRunner {
   Rows* first_rows_;
 };
 
-struct Outcomes {
-  std::vector<std::shared_ptr<CollectingSink>> sinks;
-  std::vector<std::vector<float>> first_rows;  // of requests run one by one, by answer
-};
-
 class GoldenTest : public ::testing::TestWithParam<const char*> {
  protected:
   void SetUp() override {
@@ -66,13 +61,15 @@ class GoldenTest : public ::testing::TestWithParam<const char*> {
     tokenizer_ = *std::move(tokenizer);
   }
 
-  std::unique_ptr<Engine> MakeEngine(const std::string& dtype, int max_step_rows) {
-    TorchModelRunnerOptions options;
+  std::unique_ptr<Engine> MakeEngine(ModelDtype dtype, int max_step_rows) {
+    ModelOptions options;
     options.model_directory = file_.model_directory;
     options.dtype = dtype;
     options.num_threads = 2;
-    options.kv_cache_bytes = int64_t{1} << 30;
-    auto runner = CreateTorchModelRunner(options);
+    auto weights = LoadSharedWeights(options);
+    EXPECT_TRUE(weights.ok()) << weights.status();
+    auto runner = CreateTorchModelRunner(
+        *std::move(weights), {.num_threads = 2, .kv_cache_bytes = int64_t{1} << 30});
     EXPECT_TRUE(runner.ok()) << runner.status();
     std::vector<std::unique_ptr<ModelRunner>> runners;
     runners.push_back(std::make_unique<RecordingRunner>(*std::move(runner), &first_rows_));
@@ -92,7 +89,7 @@ class GoldenTest : public ::testing::TestWithParam<const char*> {
     return handle.ok() ? sink : nullptr;
   }
 
-  std::vector<std::shared_ptr<CollectingSink>> RunAllAtOnce(const std::string& dtype,
+  std::vector<std::shared_ptr<CollectingSink>> RunAllAtOnce(ModelDtype dtype,
                                                             int max_step_rows) {
     const std::unique_ptr<Engine> engine = MakeEngine(dtype, max_step_rows);
     std::vector<std::shared_ptr<CollectingSink>> sinks;
@@ -103,7 +100,7 @@ class GoldenTest : public ::testing::TestWithParam<const char*> {
     return sinks;
   }
 
-  std::vector<std::shared_ptr<CollectingSink>> RunOneByOne(const std::string& dtype) {
+  std::vector<std::shared_ptr<CollectingSink>> RunOneByOne(ModelDtype dtype) {
     const std::unique_ptr<Engine> engine = MakeEngine(dtype, /*max_step_rows=*/4096);
     std::vector<std::shared_ptr<CollectingSink>> sinks;
     for (const GoldenCase& golden : file_.cases) {
@@ -141,7 +138,7 @@ std::vector<int32_t> PromptTokens(const Request& request, size_t prompt) {
 }
 
 TEST_P(GoldenTest, EveryMethodGivesTheTokensOfTransformers) {
-  const std::unique_ptr<Engine> engine = MakeEngine("float32", /*max_step_rows=*/4096);
+  const std::unique_ptr<Engine> engine = MakeEngine(ModelDtype::kFloat32, /*max_step_rows=*/4096);
   int num_rows_compared = 0;
   for (const GoldenCase& golden : file_.cases) {
     SCOPED_TRACE(golden.name);
@@ -190,8 +187,8 @@ void ExpectSameStreams(const std::vector<std::shared_ptr<CollectingSink>>& want,
 }
 
 TEST_P(GoldenTest, RequestsAtOnceGetTheVeryTokensTheyGetAlone) {
-  for (const char* dtype : {"float32", "bfloat16"}) {
-    SCOPED_TRACE(dtype);
+  for (const ModelDtype dtype : {ModelDtype::kFloat32, ModelDtype::kBFloat16}) {
+    SCOPED_TRACE(static_cast<int>(dtype));
     const auto alone = RunOneByOne(dtype);
     ExpectSameStreams(alone, RunAllAtOnce(dtype, /*max_step_rows=*/512), file_);
     ExpectSameStreams(alone, RunAllAtOnce(dtype, /*max_step_rows=*/37), file_);
@@ -199,7 +196,7 @@ TEST_P(GoldenTest, RequestsAtOnceGetTheVeryTokensTheyGetAlone) {
 }
 
 TEST_P(GoldenTest, AnyOrderOfParaphrasesGivesTheIdenticalStream) {
-  const std::unique_ptr<Engine> engine = MakeEngine("bfloat16", /*max_step_rows=*/512);
+  const std::unique_ptr<Engine> engine = MakeEngine(ModelDtype::kBFloat16, /*max_step_rows=*/512);
   int num_compared = 0;
   for (const GoldenCase& golden : file_.cases) {
     const Request& request = golden.request;
