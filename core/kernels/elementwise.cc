@@ -9,7 +9,8 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "core/kernels/elementwise.cc"
-// clang-format off: foreach_target.h comes before the headers that it includes once a target.
+// foreach_target.h comes before the headers that it includes once a target.
+// clang-format off
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
 #include "hwy/contrib/math/math-inl.h"
@@ -122,8 +123,8 @@ void RunNormRows(const NormRows& args, int64_t row_begin, int64_t row_end) {
     const int64_t offset = r * args.size;
     const float* x = args.delta != nullptr ? args.residual + offset : args.x + offset;
     // Without a delta AddAndSquare only reads.
-    const float sum = AddAndSquare(const_cast<float*>(x),
-                                   args.delta != nullptr ? args.delta + offset : nullptr, args.size);
+    const float sum = AddAndSquare(
+        const_cast<float*>(x), args.delta != nullptr ? args.delta + offset : nullptr, args.size);
     const float factor = 1.0f / std::sqrt(sum / static_cast<float>(args.size) + args.epsilon);
     ScaleRow(x, args.weight, factor, args.size, args.out + offset);
   }

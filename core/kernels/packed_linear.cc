@@ -57,7 +57,8 @@ HWY_INLINE void LoadWeights(const uint32_t* weights, int64_t k, int c, FloatVect
 }
 
 // A tile of kRows x 2 vectors: y = init + x W, one chain of MulAdd in ascending k for each output.
-// Passing y as init continues the chains of an earlier slice: a float32 keeps an accumulator's bits.
+// Passing y as init continues the chains of an earlier slice: a float32 keeps an accumulator's
+// bits.
 template <int kRows, typename Weight>
 void LinearTile(const Weight* HWY_RESTRICT weights, int32_t num_features,
                 const float* HWY_RESTRICT x, int64_t x_stride, const float* init,
@@ -74,7 +75,8 @@ void LinearTile(const Weight* HWY_RESTRICT weights, int32_t num_features,
     for (int64_t k = 0; k < num_features; ++k) {
       hwy::Prefetch(reinterpret_cast<const char*>(weights + k * kWeightStride) + kPrefetchBytes);
       if constexpr (std::is_same_v<Weight, float>) {
-        hwy::Prefetch(reinterpret_cast<const char*>(weights + k * kWeightStride) + kPrefetchBytes + 64);
+        hwy::Prefetch(reinterpret_cast<const char*>(weights + k * kWeightStride) + kPrefetchBytes +
+                      64);
       }
       FloatVector low, high;
       LoadWeights(weights, k, c, low, high);

@@ -13,9 +13,9 @@ inline constexpr int32_t kMaxTaskRows = 168;
 
 // Rows [0, num_rows) times one panel of packed weights. Internal to PackedLinear.
 struct LinearTask {
-  // float32: [in_features][32] floats. bfloat16: [in_features][16] words of 32 bits, of which word j
-  // holds column j in its low and column 16 + j in its high half, so that one load gives two vectors
-  // of float32 by a shift and a mask.
+  // float32: [in_features][32] floats. bfloat16: [in_features][16] words of 32 bits, of which word
+  // j holds column j in its low and column 16 + j in its high half, so that one load gives two
+  // vectors of float32 by a shift and a mask.
   const void* weights = nullptr;
   bool is_bfloat16 = false;
   int32_t in_features = 0;

@@ -71,9 +71,8 @@ void ReferenceRow(const AttentionPlan& plan, const AttentionRun& run, const Atte
   const double lse_others = others.LogSumExp();
   const double lse_segments = segments.LogSumExp();
   // An empty part has no weight, whatever the scale and bias.
-  const double scaled_lse = segments.logits.empty()
-                                ? kMinusInfinity
-                                : scaling.scale * lse_segments + scaling.log_bias;
+  const double scaled_lse =
+      segments.logits.empty() ? kMinusInfinity : scaling.scale * lse_segments + scaling.log_bias;
   const double largest = std::max(lse_others, scaled_lse);
   std::vector<double> out(head_dim, 0.0);
   double lse = kMinusInfinity;

@@ -1,14 +1,15 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 
 #include "core/kernels/segment_attention.h"
 
 namespace chorus {
 
 // Keys are taken in blocks of 64, and blocks in chunks of 1,024, both counted from the begin of
-// their interval: so that a row adds in one order, whatever stands beside it. Chunks are the unit in
-// which one long row is shared among threads.
+// their interval: so that a row adds in one order, whatever stands beside it. Chunks are the unit
+// in which one long row is shared among threads.
 inline constexpr int32_t kKeyBlock = 64;
 inline constexpr int32_t kChunkKeys = 1024;
 
@@ -63,5 +64,16 @@ void ForEachChunk(const AttentionPlan& plan, const AttentionTask& task, const Vi
     }
   }
 }
+
+// state = the softmax of the task's queries over one chunk of keys.
+void RunAttentionChunk(const AttentionPlan& plan, const AttentionTask& task,
+                       const AttentionArgs& args, const KeyChunk& chunk, const SoftmaxState& state);
+
+// Gives the state of the i-th chunk of a task, valid until the next call.
+using ChunkState = std::function<SoftmaxState(int64_t i, const KeyChunk& chunk)>;
+
+// Merges the chunks' states in order and writes the task's outputs.
+void FinishAttentionTask(const AttentionPlan& plan, const AttentionTask& task,
+                         const AttentionArgs& args, const ChunkState& chunk_state);
 
 }  // namespace chorus

@@ -6,6 +6,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+
 #include "core/base/check.h"
 
 namespace chorus {
@@ -68,8 +69,8 @@ absl::Status ValidateRanges(int32_t prefix_length, const std::vector<TokenRange>
           absl::StrCat(name, " begins before prefix_length ", prefix_length));
     }
     if (range.begin < previous_end) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          name, " overlaps or precedes segment ", i - 1, " ", Describe(segments[i - 1])));
+      return absl::InvalidArgumentError(absl::StrCat(name, " overlaps or precedes segment ", i - 1,
+                                                     " ", Describe(segments[i - 1])));
     }
     if (range.end > original_length) {
       return absl::InvalidArgumentError(
@@ -85,7 +86,8 @@ absl::Status ValidatePieces(const SegmentLayout::Pieces& pieces) {
                                                      {"separator_length", pieces.separator_length},
                                                      {"suffix_length", pieces.suffix_length}};
   for (const auto& [name, value] : lengths) {
-    if (value < 0) return absl::InvalidArgumentError(absl::StrCat(name, " ", value, " is negative"));
+    if (value < 0)
+      return absl::InvalidArgumentError(absl::StrCat(name, " ", value, " is negative"));
   }
   int64_t total = int64_t{pieces.prefix_length} + pieces.suffix_length;
   for (size_t i = 0; i < pieces.segment_lengths.size(); ++i) {
@@ -143,8 +145,7 @@ absl::StatusOr<SegmentLayout> SegmentLayout::FromRanges(int32_t prefix_length,
   layout.position_mode_ = position_mode;
   for (const TokenRange& range : segments) layout.last_own_tokens_.push_back(range.end - 1);
   if (position_mode == PositionMode::kOverlapping) {
-    layout.positions_ =
-        OverlappingPositions(prefix_length, segments, original_length, length);
+    layout.positions_ = OverlappingPositions(prefix_length, segments, original_length, length);
   } else {
     layout.positions_.resize(length);
     for (int32_t i = 0; i < length; ++i) layout.positions_[i] = i;

@@ -22,7 +22,8 @@ TEST_P(ThreadPoolTest, RunsEveryTaskExactlyOnce) {
   for (int64_t num_tasks : {0, 1, 2, 3, 7, 64, 1000}) {
     std::vector<std::atomic<int>> runs(num_tasks);
     pool.ParallelFor(num_tasks, [&](int64_t i) { runs[i].fetch_add(1); });
-    for (int64_t i = 0; i < num_tasks; ++i) ASSERT_EQ(runs[i].load(), 1) << i << " of " << num_tasks;
+    for (int64_t i = 0; i < num_tasks; ++i)
+      ASSERT_EQ(runs[i].load(), 1) << i << " of " << num_tasks;
   }
 }
 

@@ -1,11 +1,9 @@
-// Speed of the CPU kernels on this machine, as JSON: the memory's read rate and the cores' FMA rate,
-// PackedLinear at the shapes of SmolLM2-135M as fractions of the two, and segment attention. Every
-// figure is the best of several repeats: others may be loading the machine. With one thread the
-// clock is that thread's own processor time, which does not count while others run.
+// Speed of the CPU kernels on this machine, as JSON: the memory's read rate and the cores' FMA
+// rate, PackedLinear at the shapes of SmolLM2-135M as fractions of the two, and segment attention.
+// Every figure is the best of several repeats: others may be loading the machine. With one thread
+// the clock is that thread's own processor time, which does not count while others run.
 //
 //   kernels_bench [num_threads = 2] [linear | attention | all]
-
-#include <time.h>
 
 #include <algorithm>
 #include <cmath>
@@ -18,10 +16,13 @@
 #include <string>
 #include <vector>
 
+#include <time.h>
+
+#include "nlohmann/json.hpp"
+
 #include "core/base/thread_pool.h"
 #include "core/kernels/packed_linear.h"
 #include "core/kernels/segment_attention.h"
-#include "nlohmann/json.hpp"
 #include "tests/bench/machine_limits.h"
 
 namespace chorus {
@@ -62,8 +63,7 @@ double ReadBytesPerSecond(ThreadPool& pool) {
   std::vector<float> sums(kPieces);
   const double seconds = BestSeconds(pool, [&](int i) {
     const float* window = data.data() + i % kWindows * kWindow;
-    pool.ParallelFor(kPieces,
-                     [&](int64_t p) { sums[p] = SumFloats(window + p * kPiece, kPiece); });
+    pool.ParallelFor(kPieces, [&](int64_t p) { sums[p] = SumFloats(window + p * kPiece, kPiece); });
   });
   if (sums[0] != static_cast<float>(kPiece)) std::abort();
   return kWindow * sizeof(float) / seconds;
@@ -72,8 +72,9 @@ double ReadBytesPerSecond(ThreadPool& pool) {
 double FlopsPerSecond(ThreadPool& pool) {
   constexpr int64_t kTasks = 64;
   std::vector<double> flops(kTasks);
-  const double seconds = BestSeconds(
-      pool, [&](int) { pool.ParallelFor(kTasks, [&](int64_t i) { flops[i] = MultiplyAddMany(); }); });
+  const double seconds = BestSeconds(pool, [&](int) {
+    pool.ParallelFor(kTasks, [&](int64_t i) { flops[i] = MultiplyAddMany(); });
+  });
   return std::accumulate(flops.begin(), flops.end(), 0.0) / seconds;
 }
 
@@ -84,15 +85,15 @@ struct Shape {
 nlohmann::json BenchLinear(const Shape& shape, WeightType type, double read_rate, double fma_rate,
                            ThreadPool& pool) {
   // Several copies of a small layer, so that its weights come from memory as they do in a model.
-  const int64_t bytes = int64_t{shape.in_features} * shape.out_features *
-                        (type == WeightType::kFloat32 ? 4 : 2);
+  const int64_t bytes =
+      int64_t{shape.in_features} * shape.out_features * (type == WeightType::kFloat32 ? 4 : 2);
   const int num_copies = static_cast<int>(std::max<int64_t>(1, (int64_t{300} << 20) / bytes));
   const std::vector<float> row = RandomFloats(shape.in_features);
   std::vector<std::unique_ptr<const PackedLinear>> layers;
   for (int i = 0; i < num_copies; ++i) {
-    layers.push_back(PackedLinear::Create(
-        type, shape.in_features, shape.out_features,
-        [&](int32_t, float* out) { std::copy(row.begin(), row.end(), out); }));
+    layers.push_back(
+        PackedLinear::Create(type, shape.in_features, shape.out_features,
+                             [&](int32_t, float* out) { std::copy(row.begin(), row.end(), out); }));
   }
   nlohmann::json results = nlohmann::json::array();
   for (int32_t num_rows : {1, 6, 32, 103, 228, 512}) {
@@ -100,8 +101,8 @@ nlohmann::json BenchLinear(const Shape& shape, WeightType type, double read_rate
     std::vector<float> y(int64_t{num_rows} * shape.out_features);
     // Prefill's weights come from memory too, but once in many rows: one copy will do.
     const double seconds = BestSeconds(pool, [&](int i) {
-      layers[num_rows < 32 ? i % num_copies : 0]->Forward(
-          x.data(), shape.in_features, num_rows, y.data(), shape.out_features, pool);
+      layers[num_rows < 32 ? i % num_copies : 0]->Forward(x.data(), shape.in_features, num_rows,
+                                                          y.data(), shape.out_features, pool);
     });
     const double flops = 2.0 * num_rows * shape.in_features * shape.out_features / seconds;
     const double weight_rate = layers[0]->weight_bytes() / seconds;
@@ -131,15 +132,21 @@ AttentionPlan PlanFor(const AttentionCase& test) {
   std::iota(plan.slot_table.begin(), plan.slot_table.end(), 0);
   if (test.segment_length == 0) {
     plan.intervals.push_back({0, test.num_keys, false});
-    plan.runs.push_back({.row_begin = 0, .row_end = 1, .query_begin = test.num_keys - 1,
-                         .interval_begin = 0, .interval_end = 1});
+    plan.runs.push_back({.row_begin = 0,
+                         .row_end = 1,
+                         .query_begin = test.num_keys - 1,
+                         .interval_begin = 0,
+                         .interval_end = 1});
     return plan;
   }
   for (int32_t i = 0; i < test.num_segments; ++i) {
     const int32_t begin = i * test.segment_length, end = begin + test.segment_length;
     plan.intervals.push_back({begin, end, false});
-    plan.runs.push_back({.row_begin = begin, .row_end = end, .query_begin = begin,
-                         .interval_begin = i, .interval_end = i + 1});
+    plan.runs.push_back({.row_begin = begin,
+                         .row_end = end,
+                         .query_begin = begin,
+                         .interval_begin = i,
+                         .interval_end = i + 1});
   }
   return plan;
 }
@@ -174,8 +181,8 @@ nlohmann::json BenchAttention(const AttentionCase& test, KvType type, ThreadPool
 nlohmann::json BenchAllLinear(double read_rate, double fma_rate, ThreadPool& pool) {
   nlohmann::json results = nlohmann::json::array();
   for (WeightType type : {WeightType::kBFloat16, WeightType::kFloat32}) {
-    for (const Shape& shape :
-         {Shape{576, 960}, Shape{576, 576}, Shape{576, 3072}, Shape{1536, 576}, Shape{576, 49152}}) {
+    for (const Shape& shape : {Shape{576, 960}, Shape{576, 576}, Shape{576, 3072}, Shape{1536, 576},
+                               Shape{576, 49152}}) {
       for (auto& result : BenchLinear(shape, type, read_rate, fma_rate, pool)) {
         results.push_back(std::move(result));
       }

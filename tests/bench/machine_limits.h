@@ -9,8 +9,8 @@ namespace chorus {
 // Sum of `size` floats, by vectors: reads memory as fast as a core can.
 float SumFloats(const float* data, int64_t size);
 
-// Runs many independent fused multiply-adds on registers; returns the floating point operations done
-// (a multiply-add counts two).
+// Runs many independent fused multiply-adds on registers; returns the floating point operations
+// done (a multiply-add counts two).
 double MultiplyAddMany();
 
 }  // namespace chorus

@@ -3,8 +3,6 @@
 //
 //   torch_linear_bench [num_threads = 2]
 
-#include <time.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -13,6 +11,7 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <c10/core/InferenceMode.h>
+#include <time.h>
 
 namespace {
 
@@ -42,11 +41,12 @@ void BenchShape(at::ScalarType type, int64_t in_features, int64_t out_features, 
       total += seconds;
     }
     const double flops = 2.0 * num_rows * in_features * out_features / best;
-    std::printf("%s\n {\"type\": \"%s\", \"in_features\": %ld, \"out_features\": %ld, "
-                "\"num_rows\": %ld, \"microseconds\": %.1f, \"gflops\": %.1f, "
-                "\"weight_gb_per_second\": %.2f}",
-                is_first ? "" : ",", type == at::kFloat ? "float32" : "bfloat16", in_features,
-                out_features, num_rows, best * 1e6, flops * 1e-9, bytes / best * 1e-9);
+    std::printf(
+        "%s\n {\"type\": \"%s\", \"in_features\": %ld, \"out_features\": %ld, "
+        "\"num_rows\": %ld, \"microseconds\": %.1f, \"gflops\": %.1f, "
+        "\"weight_gb_per_second\": %.2f}",
+        is_first ? "" : ",", type == at::kFloat ? "float32" : "bfloat16", in_features, out_features,
+        num_rows, best * 1e6, flops * 1e-9, bytes / best * 1e-9);
     is_first = false;
   }
 }

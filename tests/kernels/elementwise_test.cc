@@ -4,8 +4,9 @@
 #include <cmath>
 #include <limits>
 
-#include "core/kernels/bfloat16.h"
 #include "gtest/gtest.h"
+
+#include "core/kernels/bfloat16.h"
 #include "tests/kernels/kernel_test_support.h"
 
 namespace chorus {
@@ -181,8 +182,9 @@ TEST_P(RopeTest, RotatesQueriesAndKeysAndWritesOnlyTheirSlots) {
     test::KvStore store(test.type, kSlots, shape);
     const KvView kv = store.view();
     std::vector<float> q_out(kRows * q_size, std::nanf(""));
-    RopeArgs args{shape,         qkv_.data(),  positions_.data(), slots_.data(), kRows,
-                  cosine_.data(), sine_.data(), q_out.data(),      kv};
+    RopeArgs args{shape,         qkv_.data(),  positions_.data(),
+                  slots_.data(), kRows,        cosine_.data(),
+                  sine_.data(),  q_out.data(), kv};
     RopeAndWriteKv(args, pool);
     std::vector<bool> written(kSlots, false);
     for (int32_t r = 0; r < kRows; ++r) {
@@ -211,27 +213,26 @@ TEST_P(RopeTest, RotatesQueriesAndKeysAndWritesOnlyTheirSlots) {
   });
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Shapes, RopeTest,
-    testing::Values(RopeCase{{4, 4, 16, 0.0f}, KvType::kFloat32},
-                    RopeCase{{6, 2, 32, 0.0f}, KvType::kBFloat16},
-                    RopeCase{{9, 3, 64, 0.0f}, KvType::kFloat32},
-                    RopeCase{{9, 3, 64, 0.0f}, KvType::kBFloat16},
-                    RopeCase{{24, 8, 128, 0.0f}, KvType::kBFloat16},
-                    RopeCase{{4, 1, 10, 0.0f}, KvType::kBFloat16}),
-    [](const auto& info) {
-      return "Heads" + std::to_string(info.param.shape.num_heads) + "Dim" +
-             std::to_string(info.param.shape.head_dim) +
-             (info.param.type == KvType::kFloat32 ? "Float32" : "BFloat16");
-    });
+INSTANTIATE_TEST_SUITE_P(Shapes, RopeTest,
+                         testing::Values(RopeCase{{4, 4, 16, 0.0f}, KvType::kFloat32},
+                                         RopeCase{{6, 2, 32, 0.0f}, KvType::kBFloat16},
+                                         RopeCase{{9, 3, 64, 0.0f}, KvType::kFloat32},
+                                         RopeCase{{9, 3, 64, 0.0f}, KvType::kBFloat16},
+                                         RopeCase{{24, 8, 128, 0.0f}, KvType::kBFloat16},
+                                         RopeCase{{4, 1, 10, 0.0f}, KvType::kBFloat16}),
+                         [](const auto& info) {
+                           return "Heads" + std::to_string(info.param.shape.num_heads) + "Dim" +
+                                  std::to_string(info.param.shape.head_dim) +
+                                  (info.param.type == KvType::kFloat32 ? "Float32" : "BFloat16");
+                         });
 
 // Values go through a vector path and a scalar tail; both must round as BFloat16FromFloat does.
 TEST(RopeBFloat16Test, RoundsToNearestEvenInEveryLane) {
   const float kNan = std::numeric_limits<float>::quiet_NaN();
   const float kSignalling = std::bit_cast<float>(0x7F800001u);
-  const std::vector<float> special = {0x1.01p0f,  0x1.03p0f, 0x1.010002p0f,   -0x1.03p0f, 0.0f,
-                                      -0.0f,      INFINITY,  -INFINITY,       kNan,       -kNan,
-                                      kSignalling, 0x1p-140f, 0x1.fffffep127f, 1e-30f,    -7.0f};
+  const std::vector<float> special = {0x1.01p0f,   0x1.03p0f, 0x1.010002p0f,   -0x1.03p0f, 0.0f,
+                                      -0.0f,       INFINITY,  -INFINITY,       kNan,       -kNan,
+                                      kSignalling, 0x1p-140f, 0x1.fffffep127f, 1e-30f,     -7.0f};
   const AttentionShape shape{1, 1, 62, 1.0f};
   std::vector<float> qkv(3 * 62, 0.0f);
   for (int i = 0; i < 62; ++i) qkv[2 * 62 + i] = special[i % special.size()];
@@ -244,8 +245,7 @@ TEST(RopeBFloat16Test, RoundsToNearestEvenInEveryLane) {
                   cosine.data(), sine.data(), q_out.data(), store.view()};
     RopeAndWriteKv(args, pool);
     for (int i = 0; i < 62; ++i) {
-      ASSERT_EQ(static_cast<const uint16_t*>(store.view().v)[i],
-                BFloat16FromFloat(qkv[2 * 62 + i]))
+      ASSERT_EQ(static_cast<const uint16_t*>(store.view().v)[i], BFloat16FromFloat(qkv[2 * 62 + i]))
           << i;
     }
   });

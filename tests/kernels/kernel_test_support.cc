@@ -3,8 +3,9 @@
 #include <bit>
 #include <limits>
 
-#include "core/kernels/bfloat16.h"
 #include "hwy/highway.h"
+
+#include "core/kernels/bfloat16.h"
 
 namespace chorus::test {
 
@@ -36,9 +37,7 @@ std::vector<float> RandomFloats(int64_t size, std::mt19937& random, float limit)
 }
 
 KvStore::KvStore(KvType type, int32_t num_slots, const AttentionShape& shape)
-    : type_(type),
-      num_slots_(num_slots),
-      slot_size_(int64_t{shape.num_kv_heads} * shape.head_dim) {
+    : type_(type), num_slots_(num_slots), slot_size_(int64_t{shape.num_kv_heads} * shape.head_dim) {
   const int64_t size = num_slots * slot_size_;
   constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
   if (type == KvType::kFloat32) {

@@ -4,8 +4,9 @@
 #include <cstring>
 #include <iostream>
 
-#include "core/kernels/bfloat16.h"
 #include "gtest/gtest.h"
+
+#include "core/kernels/bfloat16.h"
 #include "tests/kernels/kernel_test_support.h"
 
 namespace chorus {
@@ -74,8 +75,8 @@ TEST_P(PackedLinearTest, EqualsADoubleReferenceOnEveryTarget) {
         double sum = test.has_bias ? bias_[n] : 0.0;
         double sum_of_sizes = std::abs(sum);
         for (int64_t k = 0; k < test.in_features; ++k) {
-          const double product = double{x_[r * test.in_features + k]} *
-                                 double{weights_[n * test.in_features + k]};
+          const double product =
+              double{x_[r * test.in_features + k]} * double{weights_[n * test.in_features + k]};
           sum += product;
           sum_of_sizes += std::abs(product);
         }
@@ -96,7 +97,8 @@ TEST_P(PackedLinearTest, ARowIsTheSameBitForBitInEveryBatch) {
     const std::vector<float> all = Forward(0, kMaxRows, two);
     ASSERT_EQ(Forward(0, kMaxRows, one), all);
     ASSERT_EQ(Forward(0, kMaxRows, four), all);
-    for (int32_t num_rows : {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 29, 100, 169, 337}) {
+    for (int32_t num_rows :
+         {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 29, 100, 169, 337}) {
       const int32_t row_begin = num_rows % 11;
       const std::vector<float> part = Forward(row_begin, num_rows, two);
       ASSERT_EQ(0, std::memcmp(part.data(), all.data() + int64_t{row_begin} * test.out_features,
@@ -137,24 +139,22 @@ TEST_P(PackedLinearTest, ReadRowGivesTheWeightsAsPacked) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Shapes, PackedLinearTest,
-    testing::Values(LinearCase{WeightType::kFloat32, 1, 1, false},
-                    LinearCase{WeightType::kBFloat16, 1, 1, true},
-                    LinearCase{WeightType::kFloat32, 37, 33, true},
-                    LinearCase{WeightType::kBFloat16, 37, 31, true},
-                    LinearCase{WeightType::kFloat32, 192, 64, false},
-                    LinearCase{WeightType::kBFloat16, 193, 64, false},
-                    LinearCase{WeightType::kFloat32, 577, 100, true},
-                    LinearCase{WeightType::kBFloat16, 576, 97, false}),
-    CaseName);
+INSTANTIATE_TEST_SUITE_P(Shapes, PackedLinearTest,
+                         testing::Values(LinearCase{WeightType::kFloat32, 1, 1, false},
+                                         LinearCase{WeightType::kBFloat16, 1, 1, true},
+                                         LinearCase{WeightType::kFloat32, 37, 33, true},
+                                         LinearCase{WeightType::kBFloat16, 37, 31, true},
+                                         LinearCase{WeightType::kFloat32, 192, 64, false},
+                                         LinearCase{WeightType::kBFloat16, 193, 64, false},
+                                         LinearCase{WeightType::kFloat32, 577, 100, true},
+                                         LinearCase{WeightType::kBFloat16, 576, 97, false}),
+                         CaseName);
 
 TEST(PackedLinearValueTest, BFloat16WeightsAreRoundedToNearestEven) {
   const std::vector<std::pair<float, float>> pairs = {
-      {0x1.00p0f, 0x1.00p0f},        {0x1.01p0f, 0x1.00p0f},  // a tie goes to the even neighbour
-      {0x1.03p0f, 0x1.04p0f},        {0x1.010002p0f, 0x1.02p0f},
-      {-0x1.03p0f, -0x1.04p0f},      {0x1.fffffep127f, INFINITY},
-      {0x1.0p-133f, 0x1.0p-133f},    {-0.0f, -0.0f}};
+      {0x1.00p0f, 0x1.00p0f},      {0x1.01p0f, 0x1.00p0f},  // a tie goes to the even neighbour
+      {0x1.03p0f, 0x1.04p0f},      {0x1.010002p0f, 0x1.02p0f}, {-0x1.03p0f, -0x1.04p0f},
+      {0x1.fffffep127f, INFINITY}, {0x1.0p-133f, 0x1.0p-133f}, {-0.0f, -0.0f}};
   const auto linear = PackedLinear::Create(
       WeightType::kBFloat16, static_cast<int32_t>(pairs.size()), 1, [&](int32_t, float* out) {
         for (size_t i = 0; i < pairs.size(); ++i) out[i] = pairs[i].first;
@@ -177,9 +177,9 @@ TEST(PackedLinearValueTest, NoRowsAreNoWork) {
 TEST(KernelTargetTest, TargetsWithAndWithoutFusedMultiplyAddDiffer) {
   std::mt19937 random(3);
   const std::vector<float> x = RandomFloats(1000, random), weights = RandomFloats(1000, random);
-  const auto linear = PackedLinear::Create(
-      WeightType::kFloat32, 1000, 1,
-      [&](int32_t, float* out) { std::copy(weights.begin(), weights.end(), out); });
+  const auto linear = PackedLinear::Create(WeightType::kFloat32, 1000, 1, [&](int32_t, float* out) {
+    std::copy(weights.begin(), weights.end(), out);
+  });
   ThreadPool pool(1);
   const auto run = [&](int64_t target) {
     const ScopedKernelTarget scoped(target);

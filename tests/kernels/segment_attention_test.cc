@@ -7,9 +7,10 @@
 #include <memory>
 #include <numeric>
 
+#include "gtest/gtest.h"
+
 #include "core/segment/row_intervals.h"
 #include "core/segment/segment_layout.h"
-#include "gtest/gtest.h"
 #include "tests/kernels/kernel_test_support.h"
 
 namespace chorus {
@@ -143,8 +144,8 @@ bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
 }
 
 // Logits are chains of head_dim multiply-adds of |q| <= 3, |k| <= 1, scaled by 1 / sqrt(head_dim):
-// off by at most 2 eps * head_dim * 3 sqrt(head_dim), and twice that for T, S up to 1.3. Weights are
-// then off by that much relatively (plus 8 eps of exp), and sums of n keys by n eps; |v| <= 1.
+// off by at most 2 eps * head_dim * 3 sqrt(head_dim), and twice that for T, S up to 1.3. Weights
+// are then off by that much relatively (plus 8 eps of exp), and sums of n keys by n eps; |v| <= 1.
 float ToleranceFor(int32_t head_dim, int32_t num_keys) {
   const float logit = 4.0f * head_dim * 3.0f * std::sqrt(static_cast<float>(head_dim));
   return test::kEpsilon * (2.0f * logit + 2.0f * num_keys + 64.0f);
@@ -310,8 +311,8 @@ TEST(SegmentAttentionMaskedTest, ARowWithoutKeysIsZeroWithMinusInfinity) {
        {std::vector<KeyInterval>{}, std::vector<KeyInterval>{{5, 8, false}}}) {
     const Batch batch = OneSequence(kSmall, 8, intervals, {4}, random);
     ThreadPool pool(2);
-    for (const Result& result : {RunCpu(kSmall, batch, batch.plan, pool),
-                                 RunReference(kSmall, batch)}) {
+    for (const Result& result :
+         {RunCpu(kSmall, batch, batch.plan, pool), RunReference(kSmall, batch)}) {
       for (float value : result.out) EXPECT_EQ(value, 0.0f);
       for (float value : result.log_sum_exp) EXPECT_EQ(value, -kInfinity);
     }

@@ -4,9 +4,10 @@
 #include <random>
 #include <string>
 
-#include "core/segment/segment_mask.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+
+#include "core/segment/segment_mask.h"
 
 namespace chorus {
 namespace {
@@ -108,7 +109,8 @@ TEST(RowIntervalsTest, TheFuzzedLayoutsCoverTheEdgeCases) {
 }
 
 TEST(RowIntervalsTest, NamedScenariosHaveTheirCounts) {
-  const auto count = [](int32_t num_segments, int32_t length, int32_t separator, int32_t generated) {
+  const auto count = [](int32_t num_segments, int32_t length, int32_t separator,
+                        int32_t generated) {
     SegmentLayout::Pieces pieces;
     pieces.segment_lengths.assign(num_segments, length);
     pieces.separator_length = separator;
@@ -127,10 +129,9 @@ TEST(RowIntervalsTest, FusedColumnsAreCutWhereSegmentsBeginAndEnd) {
       SegmentLayout::FromRanges(2, {{2, 4}, {4, 6}, {7, 9}}, 9, 10, PositionMode::kOverlapping)
           .value();
   const RowIntervals split = RowIntervals::FromLayout(layout, 12, true);
-  EXPECT_THAT(split.RunOf(11).keys,
-              ElementsAre(KeyInterval{0, 2, false}, KeyInterval{2, 6, true},
-                          KeyInterval{6, 7, false}, KeyInterval{7, 9, true},
-                          KeyInterval{9, 12, false}));
+  EXPECT_THAT(split.RunOf(11).keys, ElementsAre(KeyInterval{0, 2, false}, KeyInterval{2, 6, true},
+                                                KeyInterval{6, 7, false}, KeyInterval{7, 9, true},
+                                                KeyInterval{9, 12, false}));
   const RowIntervals merged = RowIntervals::FromLayout(layout, 12, false);
   EXPECT_THAT(merged.RunOf(11).keys, ElementsAre(KeyInterval{0, 12, false}));
 }

@@ -65,7 +65,8 @@ TEST(SegmentLayoutTest, SegmentOfKnowsEveryToken) {
 TEST(SegmentLayoutTest, SequentialPositionsRunThroughTheSequence) {
   for (SeparatorPolicy policy : {SeparatorPolicy::kIsolated, SeparatorPolicy::kAttached}) {
     const SegmentLayout layout = MakeLayout(Example(policy, PositionMode::kSequential));
-    EXPECT_THAT(Positions(layout, 15), ElementsAre(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14));
+    EXPECT_THAT(Positions(layout, 15),
+                ElementsAre(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14));
   }
 }
 
@@ -142,9 +143,8 @@ class BadRangesTest : public testing::TestWithParam<BadRanges> {};
 
 TEST_P(BadRangesTest, AreRefusedByName) {
   const BadRanges& bad = GetParam();
-  const auto layout = SegmentLayout::FromRanges(bad.prefix_length, bad.segments,
-                                                bad.original_length, bad.length,
-                                                PositionMode::kOverlapping);
+  const auto layout = SegmentLayout::FromRanges(
+      bad.prefix_length, bad.segments, bad.original_length, bad.length, PositionMode::kOverlapping);
   ASSERT_EQ(layout.status().code(), absl::StatusCode::kInvalidArgument);
   for (const char* part : bad.message) {
     EXPECT_THAT(std::string(layout.status().message()), HasSubstr(part));

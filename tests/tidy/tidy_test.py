@@ -30,10 +30,10 @@ ALLOWED = {
     "server": {"core/base", "core/segment", "core/text", "core/engine"},
     "client": {"core/base", "core/segment", "core/text"},
 }
-# Single files beyond the table: what model implements of the engine, and main, where both columns meet.
+# Single files beyond the table: what model implements of the engine, and where both columns meet.
 EXTRA = {
     "core/model": {"core/engine/model_runner.h", "core/engine/step_plan.h", "core/engine/request.h"},
-    "server/main.cc": {"core/model/torch_model_runner.h"},
+    "server/model_setup.cc": {"core/model/torch_model_runner.h"},
 }
 # Libraries that a folder may not see: (folder prefix, forbidden include, why).
 FORBIDDEN = [
@@ -71,7 +71,10 @@ def check_includes(path, text):
 
 
 def check_functions(root, path):
-    for function in lizard.analyze_file(str(pathlib.Path(root) / path)).function_list:
+    text = (pathlib.Path(root) / path).read_text()
+    # Quotes inside raw strings confuse lizard: blank them, keeping the lines.
+    text = re.sub(r'R"(\w*)\(.*?\)\1"', lambda m: '""' + "\n" * m[0].count("\n"), text, flags=re.S)
+    for function in lizard.analyze_file.analyze_source_code(path, text).function_list:
         length = function.end_line - function.start_line + 1
         if length > MAX_FUNCTION_LINES:
             yield f"{path}:{function.start_line}: {function.name} has {length} lines, more than {MAX_FUNCTION_LINES}"
@@ -81,6 +84,8 @@ def check_built(paths, build):
     commands = json.loads((pathlib.Path(build) / "compile_commands.json").read_text())
     built = {str(pathlib.Path(c["file"]).resolve()) for c in commands}
     for path in paths:
+        if path.endswith("tests/support/tsan_absl_mutex.cc"):
+            continue  # for ThreadSanitizer builds only
         if pathlib.Path(path).suffix == ".cc" and str(pathlib.Path(path).resolve()) not in built:
             yield f"{path}: no target builds this file"
 
