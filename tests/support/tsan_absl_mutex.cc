@@ -1,14 +1,16 @@
-// Tells ThreadSanitizer what absl's mutexes order. Linked into tests of a ThreadSanitizer build only.
+// Tells ThreadSanitizer what absl's mutexes order. Linked into tests of a ThreadSanitizer build
+// only.
 //
-// Distributions ship absl without instrumentation, so ThreadSanitizer sees neither its locks nor the
-// order that they make, and reports every guarded member as a race. These definitions stand before
-// the shared library's, add the missing edges and call on to it. Every edge is a true one: what
-// races without a lock still races. Building absl from source for one preset was looked at: gRPC is
-// linked against the distribution's, so it would have to be built too.
+// Distributions ship absl without instrumentation, so ThreadSanitizer sees neither its locks nor
+// the order that they make, and reports every guarded member as a race. These definitions stand
+// before the shared library's, add the missing edges and call on to it. Every edge is a true one:
+// what races without a lock still races. Building absl from source for one preset was looked at:
+// gRPC is linked against the distribution's, so it would have to be built too.
 
 #include <dlfcn.h>
 
 #include "absl/synchronization/mutex.h"
+
 #include "core/base/check.h"
 
 extern "C" {
