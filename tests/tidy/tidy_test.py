@@ -41,7 +41,8 @@ FORBIDDEN = [
     (r"(server|client)/", r"<(ATen|torch|c10)/", "torch lives in core/model only"),
     (r"core/", r"<(grpcpp|grpc|google/protobuf|prometheus|spdlog)/|absl/flags|\.pb\.h", "core knows no gRPC, protobuf, metrics, logs or flags"),
 ]
-PRIVATE = re.compile(r"/work/|/tmp/setup|bash_jobs|\.library")
+# Absolute paths that exist on one machine only: homes, work folders, temporary files.
+PRIVATE = re.compile(r"(?<![\w.}])/(home|root|Users|work|tmp)/\w")
 
 
 def tracked(root):
