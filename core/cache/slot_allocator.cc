@@ -12,7 +12,7 @@ namespace chorus {
 
 SlotAllocator::SlotAllocator(int32_t num_slots) {
   CHECK(num_slots >= 0);
-  ref_counts_.resize(num_slots, 0);
+  is_taken_.resize(num_slots, false);
   num_free_ = num_slots;
   if (num_slots > 0) AddRun(0, num_slots);
 }
@@ -35,23 +35,18 @@ absl::StatusOr<std::vector<int32_t>> SlotAllocator::Allocate(int32_t num_slots) 
   return slots;
 }
 
-void SlotAllocator::Ref(absl::Span<const int32_t> slots) {
-  for (int32_t slot : slots) {
-    CHECK(ref_count(slot) > 0);
-    ++ref_counts_[slot];
+void SlotAllocator::Free(absl::Span<const int32_t> slots) {
+  for (size_t i = 0; i < slots.size();) {
+    size_t end = i + 1;
+    while (end < slots.size() && slots[end] == slots[end - 1] + 1) ++end;
+    Release(slots[i], slots[end - 1] + 1);
+    i = end;
   }
 }
 
-void SlotAllocator::Unref(absl::Span<const int32_t> slots) {
-  for (int32_t slot : slots) {
-    CHECK(ref_count(slot) > 0);
-    if (--ref_counts_[slot] == 0) Release(slot);
-  }
-}
-
-int32_t SlotAllocator::ref_count(int32_t slot) const {
+bool SlotAllocator::is_free(int32_t slot) const {
   CHECK(slot >= 0 && slot < num_slots());
-  return ref_counts_[slot];
+  return !is_taken_[slot];
 }
 
 void SlotAllocator::TakeFront(int32_t begin, int32_t length, int32_t num_taken,
@@ -60,8 +55,8 @@ void SlotAllocator::TakeFront(int32_t begin, int32_t length, int32_t num_taken,
   if (length > num_taken) AddRun(begin + num_taken, length - num_taken);
   num_free_ -= num_taken;
   for (int32_t slot = begin; slot < begin + num_taken; ++slot) {
-    CHECK(ref_counts_[slot] == 0);
-    ref_counts_[slot] = 1;
+    CHECK(!is_taken_[slot]);
+    is_taken_[slot] = true;
     slots->push_back(slot);
   }
 }
@@ -76,25 +71,28 @@ void SlotAllocator::RemoveRun(int32_t begin, int32_t length) {
   CHECK(by_length_.erase({length, begin}) == 1);
 }
 
-void SlotAllocator::Release(int32_t slot) {
-  int32_t begin = slot;
-  int32_t end = slot + 1;
-  auto next = length_by_begin_.upper_bound(slot);
+void SlotAllocator::Release(int32_t begin, int32_t end) {
+  CHECK(begin >= 0 && end <= num_slots());
+  for (int32_t slot = begin; slot < end; ++slot) {
+    CHECK(is_taken_[slot]);
+    is_taken_[slot] = false;
+  }
+  num_free_ += end - begin;
+  auto next = length_by_begin_.lower_bound(begin);
+  if (next != length_by_begin_.end() && next->first == end) {
+    const auto [next_begin, next_length] = *next;
+    end = next_begin + next_length;
+    RemoveRun(next_begin, next_length);
+    next = length_by_begin_.lower_bound(begin);
+  }
   if (next != length_by_begin_.begin()) {
     const auto [previous_begin, previous_length] = *std::prev(next);
-    if (previous_begin + previous_length == slot) {
+    if (previous_begin + previous_length == begin) {
       begin = previous_begin;
       RemoveRun(previous_begin, previous_length);
     }
   }
-  next = length_by_begin_.find(slot + 1);
-  if (next != length_by_begin_.end()) {
-    const auto [next_begin, next_length] = *next;
-    end = next_begin + next_length;
-    RemoveRun(next_begin, next_length);
-  }
   AddRun(begin, end - begin);
-  ++num_free_;
 }
 
 }  // namespace chorus

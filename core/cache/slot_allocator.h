@@ -11,30 +11,29 @@
 
 namespace chorus {
 
-// Hands out KV slots, of which each holds one token, and counts references to them. A slot belongs
-// to nobody (free) or has one or more references; it becomes free when the last one is dropped.
-// Owned by one worker and used by its thread only: no locks.
+// Hands out KV slots, of which each holds one token. A slot is free or has one owner: a segment of
+// the SegmentCache, which counts who uses it, or one sequence. Owned by one worker and used by its
+// thread only: no locks.
 //
 //   SlotAllocator allocator(1024);
-//   std::vector<int32_t> slots = *allocator.Allocate(20);  // one reference each
-//   allocator.Ref(shared);    // a second sequence reads `shared`
-//   allocator.Unref(slots);
+//   std::vector<int32_t> slots = *allocator.Allocate(20);
+//   allocator.Free(slots);
 class SlotAllocator {
  public:
   // Slots are numbered [0, num_slots); num_slots >= 0.
   explicit SlotAllocator(int32_t num_slots);
 
-  // `num_slots` >= 0 free slots with one reference each: one ascending contiguous run where there
-  // is a free one that is long enough (the shortest such), else pieces of the longest free runs.
-  // RESOURCE_EXHAUSTED, and nothing taken, if fewer are free. O(pieces * log slots + num_slots).
+  // `num_slots` >= 0 free slots: one ascending contiguous run where there is a free one that is
+  // long enough (the shortest such), else pieces of the longest free runs. A slot is never lost to
+  // fragmentation: whatever is free can be handed out. RESOURCE_EXHAUSTED, and nothing taken, if
+  // fewer are free. O(pieces * log slots + num_slots).
   absl::StatusOr<std::vector<int32_t>> Allocate(int32_t num_slots);
 
-  // Adds or drops one reference to each. REQUIRES: every slot has a reference.
-  void Ref(absl::Span<const int32_t> slots);
-  void Unref(absl::Span<const int32_t> slots);
+  // REQUIRES: every slot is taken, each is named once. O(runs * log slots + slots).
+  void Free(absl::Span<const int32_t> slots);
 
-  int32_t ref_count(int32_t slot) const;
-  int32_t num_slots() const { return static_cast<int32_t>(ref_counts_.size()); }
+  bool is_free(int32_t slot) const;
+  int32_t num_slots() const { return static_cast<int32_t>(is_taken_.size()); }
   int32_t num_free() const { return num_free_; }
   int32_t num_used() const { return num_slots() - num_free_; }
 
@@ -42,9 +41,10 @@ class SlotAllocator {
   void TakeFront(int32_t begin, int32_t length, int32_t num_taken, std::vector<int32_t>* slots);
   void AddRun(int32_t begin, int32_t length);
   void RemoveRun(int32_t begin, int32_t length);
-  void Release(int32_t slot);
+  // Makes [begin, end) free, joined to the free runs that it touches.
+  void Release(int32_t begin, int32_t end);
 
-  std::vector<int32_t> ref_counts_;  // [num_slots]
+  std::vector<bool> is_taken_;  // [num_slots]
   int32_t num_free_ = 0;
   // The maximal runs of free slots, in two orders.
   std::map<int32_t, int32_t> length_by_begin_;

@@ -22,7 +22,17 @@ absl::Status CheckAtLeastOne(absl::string_view name, int64_t value) {
 absl::Status CheckOptions(const EngineOptions& options) {
   CHORUS_RETURN_IF_ERROR(CheckAtLeastOne("max_queued_requests", options.max_queued_requests));
   CHORUS_RETURN_IF_ERROR(CheckAtLeastOne("max_running_requests", options.max_running_requests));
+  CHORUS_RETURN_IF_ERROR(CheckAtLeastOne("max_queued_tokens", options.max_queued_tokens));
   CHORUS_RETURN_IF_ERROR(CheckAtLeastOne("max_step_rows", options.max_step_rows));
+  CHORUS_RETURN_IF_ERROR(CheckAtLeastOne("prompt_share_rows", options.prompt_share_rows));
+  CHORUS_RETURN_IF_ERROR(
+      CheckAtLeastOne("max_idle_cache_tokens + 1", int64_t{options.max_idle_cache_tokens} + 1));
+  for (const absl::Duration duration :
+       {options.max_queue_delay, options.priority_ageing, options.max_reader_stall}) {
+    if (duration < absl::ZeroDuration()) {
+      return absl::InvalidArgumentError("a duration is negative");
+    }
+  }
   return CheckAtLeastOne("max_request_tokens", options.max_request_tokens);
 }
 
@@ -45,7 +55,8 @@ absl::Status RejectionOf(RejectReason reason, const EngineOptions& options) {
     return absl::UnavailableError("the server is draining and takes no new requests");
   }
   return absl::ResourceExhaustedError(
-      absl::StrCat("the queue is full: ", options.max_queued_requests, " requests wait"));
+      absl::StrCat("the queue is full: it takes ", options.max_queued_requests, " requests and ",
+                   options.max_queued_tokens, " tokens"));
 }
 
 }  // namespace
@@ -85,7 +96,7 @@ absl::StatusOr<RequestHandle> Engine::Submit(Request request, std::shared_ptr<To
     return reject(RejectReason::kDeadline,
                   absl::DeadlineExceededError("the deadline had passed on arrival"));
   }
-  if (const auto reason = pool_->ledger().TryAccept(); reason.has_value()) {
+  if (const auto reason = pool_->ledger().TryAccept(plan->num_slots); reason.has_value()) {
     return reject(*reason, RejectionOf(*reason, options()));
   }
   RequestHandle handle = {std::make_shared<std::atomic<bool>>(false)};

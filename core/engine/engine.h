@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <vector>
 
@@ -20,10 +21,24 @@ namespace chorus {
 class WorkerPool;
 
 struct EngineOptions {
-  int32_t max_queued_requests = 256;    // waiting ones over all workers; more: RESOURCE_EXHAUSTED
-  int32_t max_running_requests = 128;   // per worker
-  int32_t max_step_rows = 512;          // rows of one step: longer prompts are read in chunks
-  int32_t max_request_tokens = 32768;   // all tokens of a request, generated ones included
+  // Admission, over all workers: beyond it a request is refused with RESOURCE_EXHAUSTED.
+  int32_t max_queued_requests = 256;
+  int64_t max_queued_tokens = int64_t{1} << 22;  // prompt and generated tokens of what waits
+  int32_t max_request_tokens = 32768;            // all tokens of a request, generated ones included
+  // A request that has waited longer ends with RESOURCE_EXHAUSTED, before any compute.
+  absl::Duration max_queue_delay = absl::InfiniteDuration();
+  // One step of priority counts as much as having waited this much longer.
+  absl::Duration priority_ageing = absl::Seconds(1);
+
+  // A worker's batch.
+  int32_t max_running_requests = 128;  // paused ones not counted
+  int32_t max_step_rows = 512;         // rows of one step: longer prompts are read in chunks
+  int32_t prompt_share_rows = 16;      // see SchedulerOptions
+  // Slots that segments may keep which no request uses; 0: nothing outlives its request.
+  int32_t max_idle_cache_tokens = std::numeric_limits<int32_t>::max();
+  // A request whose reader has taken nothing for this long ends with DEADLINE_EXCEEDED.
+  absl::Duration max_reader_stall = absl::Minutes(5);
+
   std::vector<int32_t> eos_token_ids;
 };
 

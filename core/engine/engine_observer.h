@@ -23,7 +23,7 @@ struct StepStats {
   int32_t num_rows = 0;          // all rows of the step
   int32_t num_prefill_rows = 0;  // of these, prompt rows
   absl::Duration duration;
-  int32_t kv_slots_used = 0;
+  int32_t kv_slots_used = 0;  // by requests; idle cached segments do not count
   int32_t kv_slots_total = 0;
   absl::Time now;
 };
@@ -41,6 +41,11 @@ class EngineObserver {
   virtual void OnInterToken(absl::Duration since_last_token) {}
   virtual void OnFinished(const Request& request, Outcome outcome, const FinishSummary& summary) {}
   virtual void OnStep(const StepStats& stats) {}
+  // Segments that a request, when it first took KV space, found in the cache or did not; and how
+  // many others had to make room since the last call.
+  virtual void OnSegmentLookup(int32_t num_hits, int32_t num_misses, int64_t num_evictions) {}
+  // A running request lost its KV space to a more urgent one; it will go on.
+  virtual void OnPreempted(const Request& request) {}
   // Worker loop iteration, also when there is nothing to do.
   virtual void OnHeartbeat(int32_t worker, absl::Time now) {}
   virtual void OnLoad(int32_t num_waiting, int32_t num_running) {}

@@ -74,16 +74,60 @@ std::vector<float> NormalisedWeights(const Request& request, const std::vector<i
   return normalised;
 }
 
-// Splits rows [begin, end) of a sequence into those of `final_ranges` (ascending) and the rest.
-void SplitRows(int32_t sequence_index, TokenRange all, const std::vector<TokenRange>& final_ranges,
-               GenerationPlan* plan) {
-  int32_t next = all.begin;
-  for (const TokenRange& range : final_ranges) {
+// Adds a sequence's own rows to the plan: those of `final_ranges` (ascending), and as early rows all
+// others that no segment use covers.
+void AddOwnRows(int32_t sequence_index, const SequencePlan& sequence,
+                const std::vector<TokenRange>& final_ranges, GenerationPlan* plan) {
+  std::vector<TokenRange> others = final_ranges;
+  for (const SegmentUse& use : sequence.uses) others.push_back(use.tokens);
+  std::sort(others.begin(), others.end(),
+            [](const TokenRange& a, const TokenRange& b) { return a.begin < b.begin; });
+  const int32_t length = sequence.layout.length();
+  others.push_back({length, length});
+  int32_t next = 0;
+  for (const TokenRange& range : others) {
     if (range.begin > next) plan->early_rows.push_back({sequence_index, {next, range.begin}});
-    plan->final_rows.push_back({sequence_index, range});
     next = range.end;
   }
-  if (next < all.end) plan->early_rows.push_back({sequence_index, {next, all.end}});
+  for (const TokenRange& range : final_ranges) plan->final_rows.push_back({sequence_index, range});
+}
+
+uint64_t UseHash(uint64_t prefix_hash, int32_t begin_position, absl::Span<const int32_t> tokens) {
+  const int32_t head[] = {static_cast<int32_t>(prefix_hash), static_cast<int32_t>(prefix_hash >> 32),
+                          begin_position};
+  return ContentHash(tokens) ^ (ContentHash(head) * 0x9e3779b97f4a7c15ull);
+}
+
+// The segment uses of `sequence`; `own_tails`: ranges at segments' ends that stay its own.
+std::vector<SegmentUse> PlanUses(const SequencePlan& sequence,
+                                 const std::vector<TokenRange>& own_tails) {
+  const SegmentLayout& layout = sequence.layout;
+  const absl::Span<const int32_t> token_ids = sequence.token_ids;
+  const int32_t prefix_length = layout.prefix_length();
+  const bool has_prefix = prefix_length > 0;
+  std::vector<SegmentUse> uses;
+  uint64_t prefix_hash = 0;
+  if (has_prefix) {
+    prefix_hash = UseHash(0, 0, token_ids.subspan(0, prefix_length));
+    uses.push_back({.tokens = {0, prefix_length}, .hash = prefix_hash});
+  }
+  for (const TokenRange& segment : layout.segments()) {
+    TokenRange tokens = segment;
+    for (const TokenRange& tail : own_tails) {
+      if (tail.end == segment.end) tokens.end = tail.begin;
+    }
+    if (tokens.length() == 0) continue;
+    SegmentUse use = {.tokens = tokens, .sees_prefix = has_prefix};
+    const int32_t position = layout.PositionOf(tokens.begin);
+    if (!has_prefix && layout.position_mode() == PositionMode::kSequential) {
+      use.moved_by = position;
+    }
+    use.begin_position = position - use.moved_by;
+    use.hash = UseHash(prefix_hash, use.begin_position,
+                       token_ids.subspan(tokens.begin, tokens.length()));
+    uses.push_back(use);
+  }
+  return uses;
 }
 
 std::vector<int32_t> SegmentedTokens(const Request& request, const std::vector<int32_t>& order) {
@@ -110,10 +154,11 @@ absl::StatusOr<SegmentLayout> SegmentedLayout(const Request& request,
   return SegmentLayout::FromPieces(pieces);
 }
 
-// The first choice of the one ATTENTION sequence, and with it which rows must run last. A segment's
-// tail from its last own token on holds back the attached separator too, which sees that token.
-void PlanFirstToken(const Request& request, const std::vector<int32_t>& order,
-                    const SegmentLayout& layout, GenerationPlan* plan) {
+// The first choice of the one ATTENTION sequence: returns which of its rows must run together. A
+// segment's tail from its last own token on holds back the attached separator too, which sees that
+// token.
+std::vector<TokenRange> PlanFirstToken(const Request& request, const std::vector<int32_t>& order,
+                                       const SegmentLayout& layout, GenerationPlan* plan) {
   const int32_t length = layout.length();
   std::vector<TokenRange> final_ranges;
   const auto add_tail = [&](size_t segment_index) {
@@ -132,50 +177,58 @@ void PlanFirstToken(const Request& request, const std::vector<int32_t>& order,
     plan->first_rule = CombineRule::kLogitMean;
     plan->first_weights = NormalisedWeights(request, order);
   }
-  SplitRows(0, {0, length}, final_ranges, plan);
+  return final_ranges;
 }
 
 absl::StatusOr<FusionPlan> PlanAttention(const Request& request) {
   const std::vector<int32_t> order = PromptOrder(request);
   CHORUS_ASSIGN_OR_RETURN(SegmentLayout layout, SegmentedLayout(request, order));
+  SequencePlan sequence = {.token_ids = SegmentedTokens(request, order),
+                           .layout = std::move(layout)};
   GenerationPlan generation;
   generation.sequence_indexes = {0};
+  generation.prompt_lengths = {sequence.layout.length()};
   generation.draw_seed = request.sampling.seed;
-  PlanFirstToken(request, order, layout, &generation);
-  std::vector<int32_t> token_ids = SegmentedTokens(request, order);
-  generation.prompt_tokens = token_ids;
+  generation.prompt_tokens = sequence.token_ids;
+  const std::vector<TokenRange> final_ranges =
+      PlanFirstToken(request, order, sequence.layout, &generation);
+  sequence.uses = PlanUses(sequence, final_ranges);
+  AddOwnRows(0, sequence, final_ranges, &generation);
 
   FusionPlan plan;
-  const int32_t original_length = layout.original_length();
-  plan.sequences.push_back({std::move(token_ids), std::move(layout), original_length, 0});
+  plan.sequences.push_back(std::move(sequence));
   plan.generations.push_back(std::move(generation));
   plan.scales_segments = request.fusion.scaling.value_or(SegmentScaling{}) != SegmentScaling{};
   return plan;
 }
 
+// Prefix, one prompt as its only segment, suffix: plainly causal.
 absl::StatusOr<SequencePlan> PlainSequence(const Request& request, int32_t prompt_index) {
-  std::vector<int32_t> token_ids = request.prefix;
-  AppendTokens(request.prompts[prompt_index], &token_ids);
-  const int32_t original_length = static_cast<int32_t>(token_ids.size());
-  AppendTokens(request.suffix, &token_ids);
-  const int32_t length = static_cast<int32_t>(token_ids.size());
-  // All of it is prefix: plainly causal, and one run of rows.
-  CHORUS_ASSIGN_OR_RETURN(
-      SegmentLayout layout,
-      SegmentLayout::FromRanges(length, {}, length, length, PositionMode::kSequential));
-  return SequencePlan{std::move(token_ids), std::move(layout), original_length, prompt_index};
+  const std::vector<int32_t>& prompt = request.prompts[prompt_index];
+  SegmentLayout::Pieces pieces;
+  pieces.prefix_length = static_cast<int32_t>(request.prefix.size());
+  pieces.segment_lengths = {static_cast<int32_t>(prompt.size())};
+  pieces.suffix_length = static_cast<int32_t>(request.suffix.size());
+  CHORUS_ASSIGN_OR_RETURN(SegmentLayout layout, SegmentLayout::FromPieces(pieces));
+  SequencePlan sequence = {.token_ids = request.prefix,
+                           .layout = std::move(layout),
+                           .prompt_index = prompt_index};
+  AppendTokens(prompt, &sequence.token_ids);
+  AppendTokens(request.suffix, &sequence.token_ids);
+  const int32_t length = sequence.layout.length();
+  sequence.uses = PlanUses(sequence, {{length - 1, length}});
+  return sequence;
 }
 
-// Adds sequence `index` of `plan` to a generation. Rows of the shared prefix run once, as the first
-// sequence's.
+// Adds sequence `index` of `plan` to a generation.
 void AddSequence(const FusionPlan& plan, const Request& request, int32_t index,
                  GenerationPlan* generation) {
   const SequencePlan& sequence = plan.sequences[index];
   const int32_t length = sequence.layout.length();
   generation->sequence_indexes.push_back(index);
+  generation->prompt_lengths.push_back(length);
   generation->first_rows.push_back({index, length - 1});
-  SplitRows(index, {index == 0 ? 0 : plan.shared_prefix, length}, {{length - 1, length}},
-            generation);
+  AddOwnRows(index, sequence, {{length - 1, length}}, generation);
   if (generation->prompt_tokens.empty()) AppendTokens(request.prefix, &generation->prompt_tokens);
   AppendTokens(request.prompts[sequence.prompt_index], &generation->prompt_tokens);
   AppendTokens(request.suffix, &generation->prompt_tokens);
@@ -184,7 +237,6 @@ void AddSequence(const FusionPlan& plan, const Request& request, int32_t index,
 absl::StatusOr<FusionPlan> PlanSequences(const Request& request) {
   FusionPlan plan;
   const std::vector<int32_t> order = PromptOrder(request);
-  plan.shared_prefix = static_cast<int32_t>(request.prefix.size());
   for (int32_t prompt_index : order) {
     CHORUS_ASSIGN_OR_RETURN(SequencePlan sequence, PlainSequence(request, prompt_index));
     plan.sequences.push_back(std::move(sequence));
@@ -215,7 +267,7 @@ absl::StatusOr<FusionPlan> PlanFusion(const Request& request) {
                                                : PlanSequences(request));
   const RequestSize size = SizeOf(request);
   plan.prompt_tokens = static_cast<int32_t>(size.prompt_tokens);
-  plan.num_slots = size.total_tokens;
+  plan.num_slots = size.num_slots;
   return plan;
 }
 
@@ -234,6 +286,15 @@ RequestSize SizeOf(const Request& request) {
   }
   size.total_tokens = size.prompt_tokens + static_cast<int64_t>(request.stopping.max_new_tokens) *
                                                (one_sequence ? 1 : num_prompts);
+  size.num_slots = size.total_tokens;
+  const bool moves_segments = one_sequence && request.prefix.empty() &&
+                              request.fusion.positions == PositionMode::kSequential;
+  for (size_t i = 1; moves_segments && i < request.prompts.size(); ++i) {
+    size.num_slots += static_cast<int64_t>(request.prompts[i].size());
+    if (request.fusion.separators == SeparatorPolicy::kAttached) {
+      size.num_slots += static_cast<int64_t>(request.separator.size());
+    }
+  }
   return size;
 }
 

@@ -11,12 +11,27 @@
 
 namespace chorus {
 
+// Tokens of a sequence whose keys and values do not depend on the rest of it but for the prefix: a
+// prefix or a segment, to be found in the segment cache or computed for it.
+struct SegmentUse {
+  TokenRange tokens;           // of the sequence
+  bool sees_prefix = false;    // a segment behind a prefix; the prefix is then the first use
+  int32_t begin_position = 0;  // of its first token where it is computed
+  // How far its keys are turned to stand where the layout has them. Not 0 for the segments of
+  // SEQUENTIAL positions without a prefix: they are computed at position 0, whether the cache knows
+  // them or not, so that a request gets the same bits from a cold and from a warm cache.
+  int32_t moved_by = 0;
+  uint64_t hash = 0;  // of all that identifies it, the same in every worker: for placement only
+};
+
 // One token list that the model reads under one mask.
 struct SequencePlan {
   std::vector<int32_t> token_ids;  // prefix, segments and separators, suffix
-  SegmentLayout layout;            // of token_ids; plainly causal but for ATTENTION
-  int32_t original_length = 0;     // where suffix and generated rows begin
+  SegmentLayout layout;            // of token_ids
   int32_t prompt_index = 0;        // caller's index of its prompt; 0 for ATTENTION
+  // In order. What is in none is the sequence's own: separators, suffix, and the tail of a segment
+  // whose last row gives the first token, because a cached segment has no logits.
+  std::vector<SegmentUse> uses;
 };
 
 // Rows of one of a request's sequences.
@@ -28,12 +43,13 @@ struct SequenceRows {
 // One answer: a token is chosen from the sequences' rows, appended to all of them, and so on.
 struct GenerationPlan {
   std::vector<int32_t> sequence_indexes;  // in the order in which their rows are combined
+  std::vector<int32_t> prompt_lengths;    // tokens of each of these sequences' prompts
   int32_t prompt_index = -1;              // caller's, where an answer is one prompt's; else -1
   uint64_t draw_seed = 0;
 
-  // Prompt rows in the order in which they run. `early_rows` may be cut anywhere and spread over
-  // steps; they see no row of `final_rows`, which run in one step because its first choice needs
-  // logits of them all.
+  // The sequences' own prompt rows in the order in which they run, after the segments that they
+  // use. `early_rows` may be cut anywhere and spread over steps; they see no row of `final_rows`,
+  // which run in one step because its first choice needs logits of them all.
   std::vector<SequenceRows> early_rows;
   std::vector<SequenceRows> final_rows;
 
@@ -60,15 +76,14 @@ struct GenerationPlan {
 //   logit methods               a sequence per prompt, one generation over them all
 //   PER_PROMPT, VOTE            a sequence and a generation per prompt
 //
-// Where there are several sequences the shared prefix is computed and stored once: sequences other
-// than the first begin at `shared_prefix` and read the first one's slots before it.
+// Every sequence is prefix, segments, suffix, and uses the segment cache for the first two: so all
+// methods share what they compute, within a request and between requests.
 struct FusionPlan {
   std::vector<SequencePlan> sequences;
   std::vector<GenerationPlan> generations;
-  int32_t shared_prefix = 0;     // tokens
   bool scales_segments = false;  // ATTENTION with a SegmentScaling that is not the identity
   int32_t prompt_tokens = 0;     // rows to encode
-  int64_t num_slots = 0;         // KV slots for every row it can ever run
+  int64_t num_slots = 0;         // KV slots for every row it can ever run, at most
 };
 
 // Plans `request`. Prompts stand in canonical order (ContentHash, then content, then weight; each
@@ -77,11 +92,11 @@ struct FusionPlan {
 // REQUIRES: ValidateRequest has accepted the request. INVALID_ARGUMENT if a layout cannot be.
 absl::StatusOr<FusionPlan> PlanFusion(const Request& request);
 
-// Tokens whose keys and values `request` may have to store, generated ones included, and the prompt
-// rows among them, without planning it.
+// Tokens of `request`, the shared prefix counted once, without planning it.
 struct RequestSize {
-  int64_t prompt_tokens = 0;
-  int64_t total_tokens = 0;
+  int64_t prompt_tokens = 0;  // rows to encode
+  int64_t total_tokens = 0;   // with those that may be generated
+  int64_t num_slots = 0;      // KV slots that it may need, segments before and after a move
 };
 RequestSize SizeOf(const Request& request);
 

@@ -39,20 +39,38 @@ Generation::Generation(const Request* request, const GenerationPlan* plan,
       plan_(*plan),
       end_tokens_(*end_tokens),
       tokenizer_(*tokenizer),
-      num_early_rows_(CountRows(plan_.early_rows)),
       num_final_rows_(CountRows(plan_.final_rows)),
       detokenizer_(tokenizer, /*skip_special_tokens=*/true),
-      stop_checker_(request_.stopping.stop, request_.stopping.include_stop) {}
+      stop_checker_(request_.stopping.stop, request_.stopping.include_stop) {
+  Restart();
+}
 
-void Generation::AdvancePrompt(int64_t num_early_rows, bool final_rows) {
-  CHECK(!prompt_done_ && num_early_rows <= num_early_rows_left());
+void Generation::Advance(int64_t num_early_rows, bool final_rows) {
+  CHECK(reading_ && num_early_rows <= num_early_rows_left());
   num_early_rows_done_ += num_early_rows;
-  CHECK(!final_rows || num_early_rows_left() == 0);
-  prompt_done_ = final_rows;
+  CHECK(!final_rows || (num_early_rows_left() == 0 && awaits_first_token()));
+  reading_ = awaits_first_token() ? !final_rows : num_early_rows_left() > 0;
+}
+
+void Generation::Restart() {
+  CHECK(!finished_);
+  early_rows_ = plan_.early_rows;
+  if (!awaits_first_token()) {
+    early_rows_.insert(early_rows_.end(), plan_.final_rows.begin(), plan_.final_rows.end());
+    // All generated tokens but the last, whose row gives the next one.
+    const auto num_generated = static_cast<int32_t>(answer_.token_ids.size());
+    for (size_t i = 0; num_generated > 1 && i < plan_.sequence_indexes.size(); ++i) {
+      const int32_t begin = plan_.prompt_lengths[i];
+      early_rows_.push_back({plan_.sequence_indexes[i], {begin, begin + num_generated - 1}});
+    }
+  }
+  num_early_rows_ = CountRows(early_rows_);
+  num_early_rows_done_ = 0;
+  reading_ = true;
 }
 
 TokenChoice Generation::NextChoice() const {
-  const bool first = token_ids().empty();
+  const bool first = awaits_first_token();
   TokenChoice choice;
   choice.rule = first ? plan_.first_rule : plan_.rule;
   choice.weights = first ? plan_.first_weights : plan_.weights;

@@ -29,7 +29,7 @@ struct EndTokens {
   std::vector<int32_t> all;  // what may not be drawn before min_new_tokens
 };
 
-// One answer in the making: how much of its prompt rows has run, the tokens so far, their text, and
+// One answer in the making: how many of its rows have run, the tokens so far, their text, and
 // whether it has ended. Owned by its RunningRequest; worker thread only.
 class Generation {
  public:
@@ -39,12 +39,20 @@ class Generation {
 
   const GenerationPlan& plan() const { return plan_; }
 
-  // Prompt rows still to run.
+  // Its sequences' own rows that must run before the next token can be chosen from their last rows:
+  // early ones, of which num_early_rows_left() still have to run, then, for the first token, the
+  // plan's final_rows, which give it. The segments that the sequences use come before all of them.
+  const std::vector<SequenceRows>& early_rows() const { return early_rows_; }
   int64_t num_early_rows_left() const { return num_early_rows_ - num_early_rows_done_; }
-  int64_t num_final_rows() const { return num_final_rows_; }
-  bool prompt_done() const { return prompt_done_; }
   int64_t num_early_rows_done() const { return num_early_rows_done_; }
-  void AdvancePrompt(int64_t num_early_rows, bool final_rows);
+  int64_t num_final_rows() const { return awaits_first_token() ? num_final_rows_ : 0; }
+  // True while rows of the prompt (or, after a preemption, of what was generated) are to run.
+  bool reading() const { return reading_; }
+  bool awaits_first_token() const { return answer_.token_ids.empty(); }
+  void Advance(int64_t num_early_rows, bool final_rows);
+  // Forgets what has run, as its sequences have lost their KV space: prompt and generated tokens
+  // are to be read again, to the same bits. REQUIRES: !finished().
+  void Restart();
 
   // The next choice but for its rows.
   TokenChoice NextChoice() const;
@@ -71,10 +79,11 @@ class Generation {
   const GenerationPlan& plan_;
   const EndTokens& end_tokens_;
   const Tokenizer& tokenizer_;
+  const int64_t num_final_rows_;
+  std::vector<SequenceRows> early_rows_;
   int64_t num_early_rows_ = 0;
-  int64_t num_final_rows_ = 0;
   int64_t num_early_rows_done_ = 0;
-  bool prompt_done_ = false;
+  bool reading_ = true;
 
   Detokenizer detokenizer_;
   StopChecker stop_checker_;

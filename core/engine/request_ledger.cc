@@ -4,23 +4,29 @@
 
 namespace chorus {
 
-std::optional<RejectReason> RequestLedger::TryAccept() {
+std::optional<RejectReason> RequestLedger::TryAccept(int64_t num_tokens) {
   absl::MutexLock lock(&mutex_);
   if (draining_) return RejectReason::kDraining;
   if (num_waiting_ >= max_waiting_) return RejectReason::kQueueFull;
+  if (num_waiting_ > 0 && num_waiting_tokens_ + num_tokens > max_waiting_tokens_) {
+    return RejectReason::kQueueFull;
+  }
   ++num_waiting_;
+  num_waiting_tokens_ += num_tokens;
   return std::nullopt;
 }
 
-void RequestLedger::StartOne() {
+void RequestLedger::StartOne(int64_t num_tokens) {
   absl::MutexLock lock(&mutex_);
   CHECK(num_waiting_-- > 0);
+  num_waiting_tokens_ -= num_tokens;
   ++num_running_;
 }
 
-void RequestLedger::EndOneWaiting() {
+void RequestLedger::EndOneWaiting(int64_t num_tokens) {
   absl::MutexLock lock(&mutex_);
   CHECK(num_waiting_-- > 0);
+  num_waiting_tokens_ -= num_tokens;
 }
 
 void RequestLedger::EndOneRunning() {

@@ -6,28 +6,42 @@ namespace chorus {
 
 void RequestQueue::Push(std::unique_ptr<PendingRequest> pending) {
   absl::MutexLock lock(&mutex_);
-  const Key key = {-static_cast<int64_t>(pending->request.priority), num_arrived_++};
-  requests_.emplace(key, std::move(pending));
+  pending->urgency = {pending->submitted - pending->request.priority * priority_ageing_,
+                      num_arrived_++};
+  const Urgency urgency = pending->urgency;
+  requests_.emplace(urgency, std::move(pending));
   changed_ = true;
   change_.Signal();
 }
 
-std::unique_ptr<PendingRequest> RequestQueue::PopIfFits(int64_t num_free_slots) {
+void RequestQueue::Return(std::unique_ptr<PendingRequest> pending) {
+  absl::MutexLock lock(&mutex_);
+  const Urgency urgency = pending->urgency;
+  requests_.emplace(urgency, std::move(pending));
+}
+
+std::optional<Urgency> RequestQueue::HeadUrgency() const {
+  absl::MutexLock lock(&mutex_);
+  if (requests_.empty()) return std::nullopt;
+  return requests_.begin()->first;
+}
+
+std::unique_ptr<PendingRequest> RequestQueue::Pop() {
   absl::MutexLock lock(&mutex_);
   if (requests_.empty()) return nullptr;
-  auto head = requests_.begin();
-  if (head->second->plan.num_slots > num_free_slots) return nullptr;
-  std::unique_ptr<PendingRequest> pending = std::move(head->second);
-  requests_.erase(head);
+  std::unique_ptr<PendingRequest> pending = std::move(requests_.begin()->second);
+  requests_.erase(requests_.begin());
   return pending;
 }
 
-std::vector<std::unique_ptr<PendingRequest>> RequestQueue::TakeEnded(absl::Time now) {
+std::vector<std::unique_ptr<PendingRequest>> RequestQueue::TakeEnded(absl::Time now,
+                                                                     absl::Time oldest) {
   std::vector<std::unique_ptr<PendingRequest>> ended;
   absl::MutexLock lock(&mutex_);
   for (auto it = requests_.begin(); it != requests_.end();) {
     const PendingRequest& pending = *it->second;
-    if (pending.cancelled->load(std::memory_order_relaxed) || pending.request.deadline <= now) {
+    if (pending.cancelled->load(std::memory_order_relaxed) || pending.request.deadline <= now ||
+        pending.submitted < oldest) {
       ended.push_back(std::move(it->second));
       it = requests_.erase(it);
     } else {
@@ -40,7 +54,7 @@ std::vector<std::unique_ptr<PendingRequest>> RequestQueue::TakeEnded(absl::Time 
 std::vector<std::unique_ptr<PendingRequest>> RequestQueue::TakeAll() {
   std::vector<std::unique_ptr<PendingRequest>> all;
   absl::MutexLock lock(&mutex_);
-  for (auto& [key, pending] : requests_) all.push_back(std::move(pending));
+  for (auto& [urgency, pending] : requests_) all.push_back(std::move(pending));
   requests_.clear();
   return all;
 }

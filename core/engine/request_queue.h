@@ -1,9 +1,11 @@
 #pragma once
 
 #include <atomic>
+#include <compare>
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -17,6 +19,18 @@
 
 namespace chorus {
 
+// Whose turn it is: the smaller one's. A request counts as having come earlier by its priority
+// times EngineOptions::priority_ageing, so a higher priority goes first, yet what has waited that
+// much longer goes before it: nothing starves. Equal times go by order of arrival.
+struct Urgency {
+  absl::Time time;
+  int64_t arrival = 0;
+  friend auto operator<=>(const Urgency& a, const Urgency& b) {
+    return std::make_pair(absl::ToUnixNanos(a.time), a.arrival) <=>
+           std::make_pair(absl::ToUnixNanos(b.time), b.arrival);
+  }
+};
+
 // An accepted request on its way to a worker's batch.
 struct PendingRequest {
   Request request;
@@ -24,22 +38,27 @@ struct PendingRequest {
   std::shared_ptr<TokenSink> sink;
   std::shared_ptr<std::atomic<bool>> cancelled;
   absl::Time submitted;
+  Urgency urgency;  // set by RequestQueue::Push
 };
 
-// The requests that wait for one worker: higher priority first, equal ones in order of arrival.
-// Thread-safe; Push from any thread, the rest from the worker's. RequestLedger bounds how many
-// there are, over all workers. Nothing overtakes the head: while it does not fit, nobody behind it
-// starts, so that a large request is not starved by small ones (a higher priority may starve a
-// lower one).
+// The requests that wait for one worker, most urgent first. Thread-safe; Push from any thread, the
+// rest from the worker's. RequestLedger bounds how many there are, over all workers.
 class RequestQueue {
  public:
+  explicit RequestQueue(absl::Duration priority_ageing) : priority_ageing_(priority_ageing) {}
+
   void Push(std::unique_ptr<PendingRequest> pending);
 
-  // The head if it needs at most `num_free_slots`; null if it needs more or the queue is empty.
-  std::unique_ptr<PendingRequest> PopIfFits(int64_t num_free_slots);
+  // Puts back what was popped, in its old place.
+  void Return(std::unique_ptr<PendingRequest> pending);
 
-  // Takes out what is cancelled or past its deadline.
-  std::vector<std::unique_ptr<PendingRequest>> TakeEnded(absl::Time now);
+  // The head's urgency; nothing if the queue is empty.
+  std::optional<Urgency> HeadUrgency() const;
+  // The head; null if the queue is empty.
+  std::unique_ptr<PendingRequest> Pop();
+
+  // Takes out what is cancelled, past its deadline, or was submitted before `oldest`.
+  std::vector<std::unique_ptr<PendingRequest>> TakeEnded(absl::Time now, absl::Time oldest);
   std::vector<std::unique_ptr<PendingRequest>> TakeAll();
 
   // Ends the worker's present or next WaitForChange.
@@ -50,13 +69,12 @@ class RequestQueue {
   void WaitForChange(absl::Duration timeout);
 
  private:
-  using Key = std::pair<int64_t, int64_t>;  // {-priority, arrival}
-
-  absl::Mutex mutex_;
+  const absl::Duration priority_ageing_;
+  mutable absl::Mutex mutex_;
   absl::CondVar change_;
   bool changed_ ABSL_GUARDED_BY(mutex_) = false;
   int64_t num_arrived_ ABSL_GUARDED_BY(mutex_) = 0;
-  std::map<Key, std::unique_ptr<PendingRequest>> requests_ ABSL_GUARDED_BY(mutex_);
+  std::map<Urgency, std::unique_ptr<PendingRequest>> requests_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace chorus

@@ -166,8 +166,8 @@ absl::Status ValidateRequest(const Request& request, const ModelInfo& info) {
 absl::Status ValidateSize(const Request& request, const ModelInfo& info,
                           const EngineOptions& options) {
   const RequestSize size = SizeOf(request);
-  const auto check = [&](int64_t limit, absl::string_view what) {
-    if (size.total_tokens <= limit) return absl::OkStatus();
+  const auto check = [&](int64_t needed, int64_t limit, absl::string_view what) {
+    if (needed <= limit) return absl::OkStatus();
     const int64_t num_generated = size.total_tokens - size.prompt_tokens;
     const std::string_view field =
         size.prompt_tokens >= limit ? "prompt" : "stopping.max_new_tokens";
@@ -176,8 +176,13 @@ absl::Status ValidateSize(const Request& request, const ModelInfo& info,
                                    " generated tokens over all sequences"),
                       absl::StrCat("must be at most ", limit, " tokens together, ", what));
   };
-  CHORUS_RETURN_IF_ERROR(check(options.max_request_tokens, "the server's --max_request_tokens"));
-  return check(info.num_kv_slots, "which is all that the KV cache holds");
+  CHORUS_RETURN_IF_ERROR(check(size.total_tokens, options.max_request_tokens,
+                               "the server's --max_request_tokens"));
+  const bool moves = size.num_slots > size.total_tokens;
+  return check(size.num_slots, info.num_kv_slots,
+               moves ? "which is all that the KV cache holds (SEQUENTIAL segments without a prefix "
+                       "count twice)"
+                     : "which is all that the KV cache holds");
 }
 
 absl::Status ValidatePositions(const Request& request, const FusionPlan& plan,

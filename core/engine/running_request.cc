@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/container/flat_hash_set.h"
+
 #include "core/base/check.h"
 #include "core/engine/vote.h"
 
@@ -18,40 +20,94 @@ void MergeEvent(TokenEvent event, TokenEvent* into) {
 
 }  // namespace
 
-RunningRequest::RunningRequest(std::unique_ptr<PendingRequest> pending, SlotAllocator* allocator,
+RunningRequest::RunningRequest(std::unique_ptr<PendingRequest> pending, SegmentCache* cache,
                                const std::vector<int32_t>& eos_token_ids,
                                const Tokenizer* tokenizer)
     : pending_(std::move(pending)),
-      allocator_(*allocator),
+      cache_(*cache),
       end_tokens_(request().stopping, eos_token_ids) {
   sequences_.resize(plan().sequences.size());
   for (const GenerationPlan& generation_plan : plan().generations) {
     generations_.push_back(
         std::make_unique<Generation>(&request(), &generation_plan, &end_tokens_, tokenizer));
     for (int32_t index : generation_plan.sequence_indexes) {
-      const SequencePlan& sequence_plan = plan().sequences[index];
-      const int32_t length = sequence_plan.layout.length() + request().stopping.max_new_tokens;
-      // The shared prefix is the first sequence's; the others refer to it.
-      std::vector<int32_t> slots;
-      if (index > 0) {
-        const std::vector<int32_t>& first = sequences_[0]->slots();
-        slots.assign(first.begin(), first.begin() + plan().shared_prefix);
-        allocator_.Ref(slots);
-      }
-      auto own = allocator_.Allocate(length - static_cast<int32_t>(slots.size()));
-      CHECK(own.ok());
-      slots.insert(slots.end(), own->begin(), own->end());
-      sequences_[index] =
-          std::make_unique<Sequence>(&sequence_plan, &generations_.back()->token_ids(),
-                                     std::move(slots), plan().scales_segments);
+      const SequencePlan& sequence = plan().sequences[index];
+      sequences_[index] = std::make_unique<Sequence>(
+          &sequence, &generations_.back()->token_ids(),
+          sequence.layout.length() + request().stopping.max_new_tokens, plan().scales_segments);
     }
   }
   if (request().fusion.method == FusionMethod::kVote) kept_events_.resize(generations_.size());
 }
 
-RunningRequest::~RunningRequest() {
-  for (const GenerationPlan& generation_plan : plan().generations) {
-    ReleaseSequences(generation_plan);
+RunningRequest::~RunningRequest() { ReleaseKv(); }
+
+std::unique_ptr<PendingRequest> RunningRequest::TakePending(
+    std::unique_ptr<RunningRequest> request) {
+  request->ReleaseKv();
+  return std::move(request->pending_);
+}
+
+template <typename Visit>
+void RunningRequest::ForEachUnfinishedSequence(const Visit& visit) const {
+  for (const auto& generation : generations_) {
+    if (generation->finished()) continue;
+    for (int32_t index : generation->plan().sequence_indexes) visit(*sequences_[index]);
+  }
+}
+
+KvNeed RunningRequest::NeedOfKv() const {
+  KvNeed need;
+  bool with_prefix = true;  // counted once
+  ForEachUnfinishedSequence([&](const Sequence& sequence) {
+    const KvNeed more = sequence.NeedOf(cache_, std::exchange(with_prefix, false));
+    need.num_slots += more.num_slots;
+    need.num_idle_slots += more.num_idle_slots;
+  });
+  return need;
+}
+
+bool RunningRequest::TakeKv() {
+  CHECK(!has_kv_);
+  has_kv_ = true;
+  bool all = true;
+  ForEachUnfinishedSequence([&](Sequence& sequence) { all = all && sequence.TakeKv(&cache_); });
+  if (!all) {
+    ReleaseKv();
+    return false;
+  }
+  if (!std::exchange(counted_cached_, true)) CountCached();
+  return true;
+}
+
+void RunningRequest::CountCached() {
+  absl::flat_hash_set<const CachedSegment*> seen;
+  ForEachUnfinishedSequence([&](const Sequence& sequence) {
+    for (size_t i = 0; i < sequence.plan().uses.size(); ++i) {
+      const CachedSegment* const segment = sequence.segment(i);
+      if (!seen.insert(segment).second) continue;
+      cached_tokens_ += segment->num_filled();
+      ++(segment->num_filled() > 0 ? num_segments_found_ : num_segments_missed_);
+    }
+  });
+}
+
+bool RunningRequest::GrowKv() {
+  bool all = true;
+  for (const auto& generation : generations_) {
+    if (generation->finished() || generation->reading()) continue;
+    for (int32_t index : generation->plan().sequence_indexes) {
+      all = all && sequences_[index]->GrowKv(&cache_);
+    }
+  }
+  return all;
+}
+
+void RunningRequest::ReleaseKv() {
+  if (!std::exchange(has_kv_, false)) return;
+  for (const auto& generation : generations_) {
+    ReleaseSequences(generation->plan());
+    if (!generation->finished()) generation->Restart();
   }
 }
 
@@ -75,9 +131,12 @@ PromptSummary RunningRequest::SummarisePrompt(int32_t worker) const {
     summary.segment_tokens.push_back(static_cast<int32_t>(prompt.size()));
   }
   for (const SequencePlan& sequence : plan().sequences) {
-    if (sequence.prompt_index == 0) summary.original_length = sequence.original_length;
+    if (sequence.prompt_index == 0) {
+      summary.original_length = sequence.layout.original_length();
+    }
   }
   summary.prompt_tokens = plan().prompt_tokens;
+  summary.cached_tokens = cached_tokens_;
   summary.worker = worker;
   return summary;
 }
@@ -97,18 +156,19 @@ FinishSummary RunningRequest::Summarise(absl::Time now) const {
     summary.tally = std::move(vote.tally);
   }
   summary.prompt_tokens = plan().prompt_tokens;
+  summary.cached_tokens = cached_tokens_;
   for (const auto& generation : generations_) {
     summary.generated_tokens += static_cast<int32_t>(generation->token_ids().size());
   }
   summary.model_steps = model_steps;
-  summary.queue_time = started - submitted();
+  summary.queue_time = started.value_or(now) - submitted();
   if (first_token_time.has_value()) summary.first_token_time = *first_token_time - submitted();
   summary.total_time = now - submitted();
   return summary;
 }
 
 void RunningRequest::ReleaseSequences(const GenerationPlan& plan) {
-  for (int32_t index : plan.sequence_indexes) allocator_.Unref(sequences_[index]->ReleaseSlots());
+  for (int32_t index : plan.sequence_indexes) sequences_[index]->ReleaseKv(&cache_);
 }
 
 std::vector<Answer> RunningRequest::AnswersInCallersOrder() const {

@@ -9,35 +9,58 @@
 
 namespace chorus {
 
-// A generation's part in one step: either its last token's row in each of its sequences (decode),
-// or its next prompt rows.
+// A part of a step: some rows, on behalf of a request.
 struct StepWork {
+  enum class Kind {
+    kSegment,  // rows of a shared segment, from its num_filled() on or from where another work ends
+    kOwn,      // a generation's next own rows (see Generation::early_rows)
+    kDecode,   // the last token's row in each of a generation's sequences
+  };
+  Kind kind = Kind::kDecode;
   RunningRequest* request = nullptr;
-  int32_t generation_index = 0;
-  bool decode = false;
-  int64_t num_early_rows = 0;  // of the generation's early rows, from where it stands
-  bool final_rows = false;     // and its final rows after them
+
+  CachedSegment* segment = nullptr;  // kSegment
+  TokenRange segment_rows;           // kSegment: of its tokens
+
+  int32_t generation_index = 0;  // kOwn, kDecode
+  int64_t num_early_rows = 0;    // kOwn: of the generation's early rows, from where it stands
+  int64_t num_final_rows = 0;    // kOwn: after them all of its final rows, or none
 
   // True if a token comes of it.
-  bool chooses() const { return decode || final_rows; }
+  bool chooses() const { return kind == Kind::kDecode || num_final_rows > 0; }
+  int64_t num_rows() const;
 };
 
-// Decides which rows run next. A pure function of the requests it is shown. Owned by a worker.
+struct SchedulerOptions {
+  int32_t max_step_rows = 512;  // >= 1
+  // Rows a step for each request that still reads its prompt, while others generate.
+  int32_t prompt_share_rows = 16;  // >= 1
+};
+
+// Decides which rows run next. A pure function of the requests it is shown and of the step's number.
+// Owned by a worker.
 //
-// Every decode row runs in every step. Prompt rows fill what is left of max_step_rows, at least an
-// eighth of it so that decoding never stops reading, in the order of the requests; nothing
-// overtakes a prompt that waits. A generation's final rows run together: they may exceed the
-// budget, alone.
+// Rows that generate come first: all of them if max_step_rows can hold them, else in turn. Then
+// prompts are read: with all rows that are left if nothing generates; else with prompt_share_rows
+// for each request that reads, so that a step, and with it the gap between two tokens of a stream,
+// grows with the number of prompts that wait and never with the length of one. In urgency order
+// each prompt gets half of what is left, so that a short prompt passes a long one, and the rest
+// goes to the most urgent. A generation's final rows run together: they may exceed the budget,
+// alone.
 class Scheduler {
  public:
-  // max_step_rows >= 1.
-  explicit Scheduler(int32_t max_step_rows) : max_step_rows_(max_step_rows) {}
+  explicit Scheduler(const SchedulerOptions& options) : options_(options) {}
 
-  // `requests` in order of admission, without paused ones. Empty only if `requests` is.
-  std::vector<StepWork> PlanStep(absl::Span<RunningRequest* const> requests) const;
+  // `requests` most urgent first, with KV space, without paused ones; every generating sequence has
+  // a slot for its last token. Empty only if `requests` is.
+  std::vector<StepWork> PlanStep(absl::Span<RunningRequest* const> requests);
 
  private:
-  const int32_t max_step_rows_;
+  // Adds rows that generate; returns how many.
+  int64_t AddDecodeWork(absl::Span<RunningRequest* const> requests, std::vector<StepWork>* works);
+
+  const SchedulerOptions options_;
+  int64_t next_turn_ = 0;  // where decoding goes on when not all fit: a count of generations
 };
 
 }  // namespace chorus

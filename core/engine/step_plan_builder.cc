@@ -24,24 +24,58 @@ class Builder {
     int32_t row_begin = 0;
   };
 
+  void AddSegment(const StepWork& work);
+  void AddOwn(const StepWork& work);
   void AddDecode(const StepWork& work);
-  void AddPrompt(const StepWork& work);
+  void AddMoves(const Sequence& sequence);
+  // Returns the step's row of rows.begin.
   int32_t AddRows(const Sequence& sequence, TokenRange rows);
   void AddRun(const Sequence& sequence, TokenRange rows, const RowIntervals::Run& run);
-  int32_t TableBegin(const Sequence& sequence);
+  void AddInterval(KeyInterval keys, int32_t query_end);
+  int32_t TableBegin(const void* owner, absl::Span<const int32_t> first,
+                     absl::Span<const int32_t> second);
 
   StepPlan plan_;
-  absl::flat_hash_map<const Sequence*, int32_t> table_begins_;
+  absl::flat_hash_map<const void*, int32_t> table_begins_;  // by sequence or segment
   int32_t scaling_ = -1;  // of the present work
 };
 
 void Builder::Add(const StepWork& work) {
+  if (work.kind == StepWork::Kind::kSegment) return AddSegment(work);
   scaling_ = -1;
   if (work.request->plan().scales_segments) {
     scaling_ = static_cast<int32_t>(plan_.attention.scalings.size());
     plan_.attention.scalings.push_back(*work.request->request().fusion.scaling);
   }
-  work.decode ? AddDecode(work) : AddPrompt(work);
+  work.kind == StepWork::Kind::kDecode ? AddDecode(work) : AddOwn(work);
+}
+
+// A segment's tokens see its prefix and themselves, as two intervals: so it gets the same bits
+// wherever it is used.
+void Builder::AddSegment(const StepWork& work) {
+  const CachedSegment& segment = *work.segment;
+  const TokenRange rows = work.segment_rows;
+  const CachedSegment* const prefix = segment.prefix();
+  const int32_t prefix_length = prefix == nullptr ? 0 : prefix->num_tokens();
+  AttentionPlan& attention = plan_.attention;
+  AttentionRun added;
+  added.row_begin = plan_.num_rows();
+  added.row_end = added.row_begin + rows.length();
+  added.query_begin = prefix_length + rows.begin;
+  added.table_begin =
+      TableBegin(&segment, prefix == nullptr ? absl::Span<const int32_t>() : prefix->slots(),
+                 segment.slots());
+  added.interval_begin = static_cast<int32_t>(attention.intervals.size());
+  const int32_t query_end = prefix_length + rows.end;
+  AddInterval({0, prefix_length}, query_end);
+  AddInterval({prefix_length, prefix_length + segment.num_tokens()}, query_end);
+  added.interval_end = static_cast<int32_t>(attention.intervals.size());
+  attention.runs.push_back(added);
+  for (int32_t i = rows.begin; i < rows.end; ++i) {
+    plan_.token_ids.push_back(segment.token_ids()[i]);
+    plan_.positions.push_back(segment.begin_position() + i);
+    plan_.slots.push_back(segment.slots()[i]);
+  }
 }
 
 void Builder::AddDecode(const StepWork& work) {
@@ -55,11 +89,12 @@ void Builder::AddDecode(const StepWork& work) {
   plan_.choices.push_back(std::move(choice));
 }
 
-void Builder::AddPrompt(const StepWork& work) {
+void Builder::AddOwn(const StepWork& work) {
   const Generation& generation = work.request->generation(work.generation_index);
+  for (int32_t index : generation.plan().sequence_indexes) AddMoves(work.request->sequence(index));
   int64_t skip = generation.num_early_rows_done();
   int64_t left = work.num_early_rows;
-  for (const SequenceRows& piece : generation.plan().early_rows) {
+  for (const SequenceRows& piece : generation.early_rows()) {
     const int64_t skipped = std::min<int64_t>(skip, piece.rows.length());
     skip -= skipped;
     const int64_t taken = std::min<int64_t>(left, piece.rows.length() - skipped);
@@ -69,7 +104,7 @@ void Builder::AddPrompt(const StepWork& work) {
             {begin, begin + static_cast<int32_t>(taken)});
   }
   CHECK(left == 0);
-  if (!work.final_rows) return;
+  if (work.num_final_rows == 0) return;
 
   std::vector<Placed> placed;
   for (const SequenceRows& piece : generation.plan().final_rows) {
@@ -88,7 +123,19 @@ void Builder::AddPrompt(const StepWork& work) {
   plan_.choices.push_back(std::move(choice));
 }
 
-// Returns the step's row of rows.begin. Runs are cut where the key intervals change and where the
+void Builder::AddMoves(const Sequence& sequence) {
+  if (!sequence.needs_moves()) return;
+  for (size_t i = 0; i < sequence.plan().uses.size(); ++i) {
+    const SegmentUse& use = sequence.plan().uses[i];
+    if (use.moved_by == 0) continue;
+    const std::vector<int32_t>& from = sequence.segment(i)->slots();
+    for (int32_t k = 0; k < use.tokens.length(); ++k) {
+      plan_.attention.moves.push_back({from[k], sequence.SlotAt(use.tokens.begin + k), use.moved_by});
+    }
+  }
+}
+
+// Runs are cut where the key intervals change and where the
 // fused rows begin, as scaling applies from there.
 int32_t Builder::AddRows(const Sequence& sequence, TokenRange rows) {
   const int32_t row_begin = plan_.num_rows();
@@ -109,12 +156,9 @@ void Builder::AddRun(const Sequence& sequence, TokenRange rows, const RowInterva
   added.row_begin = plan_.num_rows();
   added.row_end = added.row_begin + rows.length();
   added.query_begin = rows.begin;
-  added.table_begin = TableBegin(sequence);
+  added.table_begin = TableBegin(&sequence, sequence.slots(), {});
   added.interval_begin = static_cast<int32_t>(attention.intervals.size());
-  for (KeyInterval keys : run.keys) {
-    keys.end = std::min(keys.end, rows.end);
-    if (keys.begin < keys.end) attention.intervals.push_back(keys);
-  }
+  for (const KeyInterval& keys : run.keys) AddInterval(keys, rows.end);
   added.interval_end = static_cast<int32_t>(attention.intervals.size());
   if (rows.begin >= sequence.plan().layout.original_length()) added.scaling = scaling_;
   attention.runs.push_back(added);
@@ -125,13 +169,20 @@ void Builder::AddRun(const Sequence& sequence, TokenRange rows, const RowInterva
   }
 }
 
-int32_t Builder::TableBegin(const Sequence& sequence) {
+// Clipped to what the run's last row sees.
+void Builder::AddInterval(KeyInterval keys, int32_t query_end) {
+  keys.end = std::min(keys.end, query_end);
+  if (keys.begin < keys.end) plan_.attention.intervals.push_back(keys);
+}
+
+int32_t Builder::TableBegin(const void* owner, absl::Span<const int32_t> first,
+                            absl::Span<const int32_t> second) {
   std::vector<int32_t>& table = plan_.attention.slot_table;
   const auto [it, inserted] =
-      table_begins_.try_emplace(&sequence, static_cast<int32_t>(table.size()));
+      table_begins_.try_emplace(owner, static_cast<int32_t>(table.size()));
   if (inserted) {
-    const auto first = sequence.slots().begin();
-    table.insert(table.end(), first, first + sequence.num_tokens());
+    table.insert(table.end(), first.begin(), first.end());
+    table.insert(table.end(), second.begin(), second.end());
   }
   return it->second;
 }

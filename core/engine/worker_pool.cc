@@ -4,14 +4,21 @@
 #include <utility>
 
 namespace chorus {
+namespace {
+
+// Segments whose worker is remembered: some 10 MB, and more than workers keep.
+constexpr size_t kMaxAffinitySegments = 1 << 17;
+
+}  // namespace
 
 WorkerPool::WorkerPool(EngineOptions options, std::vector<std::unique_ptr<ModelRunner>> runners,
                        const Tokenizer* tokenizer, EngineObserver* observer, const Clock* clock)
     : options_(std::move(options)),
       observer_(observer),
       clock_(clock),
-      ledger_(options_.max_queued_requests),
-      model_info_(runners.front()->info()) {
+      ledger_(options_.max_queued_requests, options_.max_queued_tokens),
+      model_info_(runners.front()->info()),
+      affinity_(static_cast<int32_t>(runners.size()), kMaxAffinitySegments) {
   for (const auto& runner : runners) {
     model_info_.num_kv_slots = std::min(model_info_.num_kv_slots, runner->info().num_kv_slots);
   }
@@ -32,10 +39,16 @@ WorkerPool::~WorkerPool() {
 }
 
 void WorkerPool::Place(std::unique_ptr<PendingRequest> pending) {
-  const auto least = std::min_element(
-      workers_.begin(), workers_.end(),
-      [](const auto& a, const auto& b) { return a->outstanding_rows() < b->outstanding_rows(); });
-  (*least)->Enqueue(std::move(pending));
+  size_t best = 0;
+  if (workers_.size() > 1) {
+    const std::vector<int64_t> cached = affinity_.CachedRows(pending->plan);
+    const auto cost = [&](size_t i) { return workers_[i]->outstanding_rows() - cached[i]; };
+    for (size_t i = 1; i < workers_.size(); ++i) {
+      if (cost(i) < cost(best)) best = i;
+    }
+    affinity_.Placed(pending->plan, static_cast<int32_t>(best));
+  }
+  workers_[best]->Enqueue(std::move(pending));
 }
 
 void WorkerPool::EndAll(absl::StatusCode code) {

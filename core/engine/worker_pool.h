@@ -10,6 +10,7 @@
 #include "core/engine/engine.h"
 #include "core/engine/request_ledger.h"
 #include "core/engine/request_queue.h"
+#include "core/engine/segment_affinity.h"
 #include "core/engine/worker.h"
 
 namespace chorus {
@@ -30,7 +31,8 @@ class WorkerPool {
   EngineObserver& observer() { return *observer_; }
   const Clock& clock() const { return *clock_; }
 
-  // Gives a request that the ledger has accepted to the worker with the fewest outstanding rows.
+  // Gives a request that the ledger has accepted to the worker with the fewest outstanding rows,
+  // after those are taken off that it would find in the worker's segment cache.
   void Place(std::unique_ptr<PendingRequest> pending);
 
   void EndAll(absl::StatusCode code);
@@ -42,6 +44,7 @@ class WorkerPool {
   const Clock* const clock_;
   RequestLedger ledger_;
   ModelInfo model_info_;
+  SegmentAffinity affinity_;
   std::vector<std::unique_ptr<Worker>> workers_;  // last: their threads use the rest
 };
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include "core/base/check.h"
 #include "core/kernels/bfloat16.h"
@@ -116,6 +117,16 @@ void StoreKv(const float* values, int64_t size, KvType type, void* base, int64_t
   for (; i < size; ++i) out[i] = BFloat16FromFloat(values[i]);
 }
 
+// Reads one head from element `offset` of `base` as floats.
+void LoadKv(const void* base, KvType type, int64_t offset, int64_t size, float* out) {
+  if (type == KvType::kFloat32) {
+    std::copy_n(static_cast<const float*>(base) + offset, size, out);
+    return;
+  }
+  const uint16_t* from = static_cast<const uint16_t*>(base) + offset;
+  for (int64_t i = 0; i < size; ++i) out[i] = FloatFromBFloat16(from[i]);
+}
+
 }  // namespace
 
 void RunNormRows(const NormRows& args, int64_t row_begin, int64_t row_end) {
@@ -174,6 +185,27 @@ void RunRopeRows(const RopeArgs& args, int64_t row_begin, int64_t row_end) {
   }
 }
 
+void RunMoves(const MoveKvArgs& args, int64_t begin, int64_t end) {
+  const int64_t head_dim = args.shape.head_dim;
+  const int64_t half = head_dim / 2;
+  const int64_t slot_size = args.shape.num_kv_heads * head_dim;
+  const int64_t value_bytes = slot_size * (args.kv.type == KvType::kFloat32 ? 4 : 2);
+  float key[kMaxHeadDim], turned[kMaxHeadDim];
+  for (int64_t i = begin; i < end; ++i) {
+    const KvMove& move = args.moves[i];
+    CHECK(move.from_slot >= 0 && move.from_slot < args.kv.num_slots);
+    CHECK(move.to_slot >= 0 && move.to_slot < args.kv.num_slots);
+    for (int64_t h = 0; h < args.shape.num_kv_heads; ++h) {
+      LoadKv(args.kv.k, args.kv.type, move.from_slot * slot_size + h * head_dim, head_dim, key);
+      RotateHead(key, args.cosine + move.distance * half, args.sine + move.distance * half, half,
+                 turned);
+      StoreKv(turned, head_dim, args.kv.type, args.kv.k, move.to_slot * slot_size + h * head_dim);
+    }
+    std::memcpy(static_cast<char*>(args.kv.v) + move.to_slot * value_bytes,
+                static_cast<const char*>(args.kv.v) + move.from_slot * value_bytes, value_bytes);
+  }
+}
+
 }  // namespace HWY_NAMESPACE
 }  // namespace chorus
 HWY_AFTER_NAMESPACE();
@@ -182,6 +214,7 @@ HWY_AFTER_NAMESPACE();
 namespace chorus {
 namespace {
 
+HWY_EXPORT(RunMoves);
 HWY_EXPORT(RunNormRows);
 HWY_EXPORT(RunRopeRows);
 HWY_EXPORT(RunSiluRows);
@@ -239,6 +272,15 @@ void RopeAndWriteKv(const RopeArgs& args, ThreadPool& pool) {
   const int64_t floats_per_row = int64_t{shape.num_heads + 2 * shape.num_kv_heads} * shape.head_dim;
   ParallelRows(args.num_rows, floats_per_row, pool, [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(RunRopeRows)(args, begin, end);
+  });
+}
+
+void MoveKv(const MoveKvArgs& args, ThreadPool& pool) {
+  const AttentionShape& shape = args.shape;
+  CHECK(shape.num_kv_heads > 0 && shape.head_dim % 2 == 0 && shape.head_dim <= kMaxHeadDim);
+  const int64_t floats_per_move = int64_t{2} * shape.num_kv_heads * shape.head_dim;
+  ParallelRows(args.num_moves, floats_per_move, pool, [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(RunMoves)(args, begin, end);
   });
 }
 

@@ -4,6 +4,7 @@
 
 #include "core/base/thread_pool.h"
 #include "core/kernels/segment_attention.h"
+#include "core/segment/attention_plan.h"
 
 namespace chorus {
 
@@ -33,6 +34,20 @@ struct RopeArgs {
   KvView kv;
 };
 void RopeAndWriteKv(const RopeArgs& args, ThreadPool& pool);
+
+// Makes the moves of one layer: values are copied, keys turned in float32 by `distance` positions,
+// k(p + d) = R(d) k(p), and rounded to the KV type again.
+//   cosine, sine [max_positions, head_dim / 2] float32, by distance
+// REQUIRES: as AttentionPlan::moves says; slots in range.
+struct MoveKvArgs {
+  AttentionShape shape;
+  const KvMove* moves = nullptr;
+  int64_t num_moves = 0;
+  const float* cosine = nullptr;
+  const float* sine = nullptr;
+  KvView kv;
+};
+void MoveKv(const MoveKvArgs& args, ThreadPool& pool);
 
 // out[r, i] = silu(gate_up[r, i]) * gate_up[r, size + i]; gate_up [num_rows, 2 * size].
 void SiluMultiply(const float* gate_up, int32_t num_rows, int32_t size, float* out, ThreadPool& pool);

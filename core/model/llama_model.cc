@@ -165,7 +165,7 @@ void LlamaModel::Embed(const std::vector<int32_t>& token_ids, float* out, Thread
   });
 }
 
-// normed -> qkv -> keys and values into their slots -> attention.
+// normed -> qkv -> keys and values into their slots -> moves -> attention.
 void LlamaModel::Attend(int32_t index, const StepPlan& plan, const KvStorage& kv, bool needs_output,
                         Workspace& workspace, ThreadPool& pool) const {
   const int32_t num_rows = plan.num_rows();
@@ -182,6 +182,14 @@ void LlamaModel::Attend(int32_t index, const StepPlan& plan, const KvStorage& kv
                   .q_out = Data(workspace.q),
                   .kv = kv.Layer(index)},
                  pool);
+  const std::vector<KvMove>& moves = plan.attention.moves;
+  MoveKv({.shape = attention_shape(),
+          .moves = moves.data(),
+          .num_moves = static_cast<int64_t>(moves.size()),
+          .cosine = Data(cosine_),
+          .sine = Data(sine_),
+          .kv = kv.Layer(index)},
+         pool);
   if (!needs_output) return;
   SegmentAttentionCpu(plan.attention,
                       {.shape = attention_shape(),

@@ -61,6 +61,15 @@ absl::Status CheckChoice(const TokenChoice& choice, int32_t num_rows) {
   return absl::OkStatus();
 }
 
+absl::Status CheckMove(const KvMove& move, const ModelInfo& info) {
+  const auto is_slot = [&](int32_t slot) { return slot >= 0 && slot < info.num_kv_slots; };
+  if (is_slot(move.from_slot) && is_slot(move.to_slot) && move.from_slot != move.to_slot &&
+      move.distance >= 0 && move.distance < info.max_positions) {
+    return absl::OkStatus();
+  }
+  return PlanError("a move is out of range");
+}
+
 }  // namespace
 
 absl::Status CheckStepPlan(const StepPlan& plan, const ModelInfo& info) {
@@ -80,6 +89,9 @@ absl::Status CheckStepPlan(const StepPlan& plan, const ModelInfo& info) {
     next_row = run.row_end;
   }
   if (next_row != plan.num_rows()) return PlanError("runs do not cover the rows");
+  for (const KvMove& move : plan.attention.moves) {
+    CHORUS_RETURN_IF_ERROR(CheckMove(move, info));
+  }
   for (const TokenChoice& choice : plan.choices) {
     CHORUS_RETURN_IF_ERROR(CheckChoice(choice, plan.num_rows()));
   }

@@ -35,6 +35,15 @@ struct AttentionRun {
   int32_t scaling = -1;        // index into `scalings`, or -1: plain softmax over all intervals
 };
 
+// Keys and values of one token that also have to stand elsewhere: in every layer, after the step's
+// rows have written theirs and before any row attends, `to_slot` gets the values of `from_slot` and
+// its keys turned by `distance` positions, k(p + d) = R(d) k(p), in float32.
+struct KvMove {
+  int32_t from_slot = 0;
+  int32_t to_slot = 0;
+  int32_t distance = 0;  // >= 0
+};
+
 // The attention work of one step over a ragged batch; made once a step, used by every layer.
 // Every row of the step is in exactly one run.
 struct AttentionPlan {
@@ -42,6 +51,7 @@ struct AttentionPlan {
   std::vector<KeyInterval> intervals;
   std::vector<int32_t> slot_table;
   std::vector<SegmentScaling> scalings;
+  std::vector<KvMove> moves;  // no slot is moved to twice, or both moved to and from
 };
 
 }  // namespace chorus

@@ -37,6 +37,15 @@ void ExpectStreamMatchesSummary(const Request& request, const RecordingSink& sin
   EXPECT_EQ(summary.answer.text, TestTokenizer().Decode(summary.answer.token_ids, true));
 }
 
+// Often takes prefix and prompts of an earlier request, so that requests meet in the segment cache.
+void ReuseSegments(std::mt19937& random, const std::vector<Request>& earlier, Request* request) {
+  const Request& from = earlier[random() % earlier.size()];
+  if (random() % 2 == 0) request->prefix = from.prefix;
+  for (auto& prompt : request->prompts) {
+    if (random() % 2 == 0) prompt = from.prompts[random() % from.prompts.size()];
+  }
+}
+
 class EngineFuzzTest : public ::testing::TestWithParam<int> {};
 
 TEST_P(EngineFuzzTest, EveryRequestGetsTheReferencesTokensInAnyCompany) {
@@ -47,8 +56,11 @@ TEST_P(EngineFuzzTest, EveryRequestGetsTheReferencesTokensInAnyCompany) {
   options.max_step_rows = GetParam();
   options.max_running_requests = 1 + static_cast<int32_t>(random() % 40);
   options.eos_token_ids = {kTestEos, 7, 8, 9};
+  options.prompt_share_rows = 1 + static_cast<int32_t>(random() % 20);
+  if (random() % 3 == 0) options.max_idle_cache_tokens = static_cast<int32_t>(random() % 100);
   FakeModelOptions model;
-  model.num_kv_slots = 400 + static_cast<int32_t>(random() % 2000);
+  // The largest request fits alone; several preempt each other.
+  model.num_kv_slots = 300 + static_cast<int32_t>(random() % (random() % 2 == 0 ? 100 : 2000));
   const int num_workers = 1 + static_cast<int>(random() % 2);
   TestEngine test(model, options, num_workers);
 
@@ -56,6 +68,7 @@ TEST_P(EngineFuzzTest, EveryRequestGetsTheReferencesTokensInAnyCompany) {
   std::vector<std::shared_ptr<RecordingSink>> sinks;
   for (int i = 0; i < 40; ++i) {
     requests.push_back(RandomRequest(random));
+    ReuseSegments(random, requests, &requests.back());
     requests.back().priority = static_cast<int32_t>(random() % 3);
     sinks.push_back(test.Submit(requests.back()));
     if (random() % 4 == 0) sinks[random() % sinks.size()]->Await();  // arrivals in bursts

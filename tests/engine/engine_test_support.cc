@@ -130,6 +130,17 @@ void CountingObserver::OnStep(const StepStats& stats) {
   counts_.max_step_rows = std::max(counts_.max_step_rows, stats.num_rows);
   counts_.max_kv_slots_used = std::max(counts_.max_kv_slots_used, stats.kv_slots_used);
 }
+void CountingObserver::OnSegmentLookup(int32_t num_hits, int32_t num_misses,
+                                       int64_t num_evictions) {
+  absl::MutexLock lock(&mutex_);
+  counts_.segment_hits += num_hits;
+  counts_.segment_misses += num_misses;
+  counts_.evictions += num_evictions;
+}
+void CountingObserver::OnPreempted(const Request&) {
+  absl::MutexLock lock(&mutex_);
+  ++counts_.preemptions;
+}
 void CountingObserver::OnHeartbeat(int32_t, absl::Time) {
   absl::MutexLock lock(&mutex_);
   ++counts_.heartbeats;

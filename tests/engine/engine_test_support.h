@@ -80,6 +80,8 @@ class CountingObserver final : public EngineObserver {
   void OnInterToken(absl::Duration since_last_token) override;
   void OnFinished(const Request& request, Outcome outcome, const FinishSummary& summary) override;
   void OnStep(const StepStats& stats) override;
+  void OnSegmentLookup(int32_t num_hits, int32_t num_misses, int64_t num_evictions) override;
+  void OnPreempted(const Request& request) override;
   void OnHeartbeat(int32_t worker, absl::Time now) override;
 
   struct Counts {
@@ -95,6 +97,10 @@ class CountingObserver final : public EngineObserver {
     int64_t rows = 0;
     int64_t steps = 0;
     int32_t max_step_rows = 0;
+    int64_t segment_hits = 0;
+    int64_t segment_misses = 0;
+    int64_t evictions = 0;
+    int preemptions = 0;
     std::map<Outcome, int> outcomes;
     std::map<RejectReason, int> rejected;
     std::vector<std::string> finish_order;  // request ids

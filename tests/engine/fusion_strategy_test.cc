@@ -1,11 +1,11 @@
 #include "core/engine/fusion_strategy.h"
 
 #include <algorithm>
+#include <set>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
-#include "core/engine/step_plan_builder.h"
 #include "tests/engine/engine_test_support.h"
 
 namespace chorus {
@@ -22,6 +22,12 @@ std::vector<TokenRange> RowsOf(const std::vector<SequenceRows>& pieces) {
   return rows;
 }
 
+std::vector<TokenRange> UsesOf(const SequencePlan& sequence) {
+  std::vector<TokenRange> tokens;
+  for (const SegmentUse& use : sequence.uses) tokens.push_back(use.tokens);
+  return tokens;
+}
+
 Request Sequential(int32_t num_separator_tokens, SeparatorPolicy policy) {
   Request request = SimpleRequest(FusionMethod::kAttention, 4);
   request.fusion.positions = PositionMode::kSequential;
@@ -36,7 +42,9 @@ TEST(FusionStrategyTest, SuffixHoldsBackItsLastRowOnly) {
   EXPECT_THAT(plan.sequences[0].token_ids,
               ElementsAre(10, 11, 12, 20, 21, 22, 23, 30, 31, 40, 41, 42, 50, 51));
   const GenerationPlan& generation = plan.generations[0];
-  EXPECT_THAT(RowsOf(generation.early_rows), ElementsAre(FieldsAre(0, 13)));
+  EXPECT_THAT(UsesOf(plan.sequences[0]), ElementsAre(FieldsAre(0, 3), FieldsAre(3, 7),
+                                                     FieldsAre(7, 9), FieldsAre(9, 12)));
+  EXPECT_THAT(RowsOf(generation.early_rows), ElementsAre(FieldsAre(12, 13)));
   EXPECT_THAT(RowsOf(generation.final_rows), ElementsAre(FieldsAre(13, 14)));
   EXPECT_THAT(generation.first_rows, ElementsAre(FieldsAre(0, 13)));
   EXPECT_EQ(generation.first_rule, CombineRule::kNone);
@@ -53,8 +61,10 @@ TEST(FusionStrategyTest, FuseFirstReadsEverySegmentsLastOwnToken) {
               ElementsAre(FieldsAre(0, 6), FieldsAre(0, 10), FieldsAre(0, 15)));
   EXPECT_THAT(RowsOf(generation.final_rows),
               ElementsAre(FieldsAre(6, 9), FieldsAre(10, 13), FieldsAre(15, 16)));
-  EXPECT_THAT(RowsOf(generation.early_rows),
-              ElementsAre(FieldsAre(0, 6), FieldsAre(9, 10), FieldsAre(13, 15)));
+  // A cached segment has no logits: the tails are the sequence's own.
+  EXPECT_THAT(UsesOf(plan.sequences[0]), ElementsAre(FieldsAre(0, 3), FieldsAre(3, 6),
+                                                     FieldsAre(9, 10), FieldsAre(13, 15)));
+  EXPECT_THAT(generation.early_rows, IsEmpty());
   EXPECT_EQ(generation.first_rule, CombineRule::kLogitMean);
   EXPECT_THAT(generation.first_weights, ElementsAre(0.25f, 0.5f, 0.25f));
   EXPECT_EQ(generation.rule, CombineRule::kNone);
@@ -88,19 +98,53 @@ TEST(FusionStrategyTest, CanonicalOrderIsOneForAllOrdersAndWeightsGoWithTheirPro
   EXPECT_EQ(a.generations[0].weights, b.generations[0].weights);
 }
 
-TEST(FusionStrategyTest, LogitSequencesRunTheSharedPrefixOnce) {
+TEST(FusionStrategyTest, IsolatedSeparatorsAreTheSequencesOwn) {
+  const FusionPlan plan = *PlanFusion(Sequential(2, SeparatorPolicy::kIsolated));
+  EXPECT_THAT(UsesOf(plan.sequences[0]), ElementsAre(FieldsAre(0, 3), FieldsAre(3, 7),
+                                                     FieldsAre(9, 11), FieldsAre(13, 16)));
+  EXPECT_THAT(RowsOf(plan.generations[0].early_rows),
+              ElementsAre(FieldsAre(7, 9), FieldsAre(11, 13), FieldsAre(16, 17)));
+}
+
+TEST(FusionStrategyTest, SequentialSegmentsWithoutPrefixAreComputedAtZeroAndMoved) {
+  Request request = Sequential(1, SeparatorPolicy::kAttached);
+  const FusionPlan behind_prefix = *PlanFusion(request);
+  for (const SegmentUse& use : behind_prefix.sequences[0].uses) EXPECT_EQ(use.moved_by, 0);
+  EXPECT_EQ(behind_prefix.sequences[0].uses[2].begin_position, 8);
+  request.prefix.clear();
+  const FusionPlan plan = *PlanFusion(request);
+  // [0, 5) [5, 8) [8, 11)
+  const std::vector<SegmentUse>& uses = plan.sequences[0].uses;
+  ASSERT_THAT(uses, SizeIs(3));
+  for (size_t i = 0; i < uses.size(); ++i) {
+    EXPECT_EQ(uses[i].begin_position, 0);
+    EXPECT_EQ(uses[i].moved_by, uses[i].tokens.begin);
+    EXPECT_FALSE(uses[i].sees_prefix);
+  }
+  EXPECT_EQ(plan.num_slots, (11 + 2 + 4) + 3 + 4) << "the moved ones count twice, at most";
+}
+
+TEST(FusionStrategyTest, AllMethodsUseTheSameSegments) {
+  const FusionPlan attention = *PlanFusion(SimpleRequest(FusionMethod::kAttention, 4));
+  std::set<uint64_t> hashes;
+  for (const SegmentUse& use : attention.sequences[0].uses) hashes.insert(use.hash);
+  EXPECT_THAT(hashes, SizeIs(4));
+  for (const FusionMethod method : {FusionMethod::kLogitMean, FusionMethod::kVote}) {
+    for (const SequencePlan& sequence : PlanFusion(SimpleRequest(method, 4))->sequences) {
+      ASSERT_THAT(sequence.uses, SizeIs(2));
+      for (const SegmentUse& use : sequence.uses) EXPECT_TRUE(hashes.contains(use.hash));
+      EXPECT_EQ(sequence.uses[1].begin_position, 3);
+      EXPECT_TRUE(sequence.uses[1].sees_prefix);
+    }
+  }
+}
+
+TEST(FusionStrategyTest, LogitSequencesRunTheirOwnRowsOnly) {
   const FusionPlan plan = *PlanFusion(SimpleRequest(FusionMethod::kLogitMax, 4));
   ASSERT_THAT(plan.sequences, SizeIs(3));
   ASSERT_THAT(plan.generations, SizeIs(1));
-  EXPECT_EQ(plan.shared_prefix, 3);
-  int32_t num_rows = 0;
-  for (const auto* pieces : {&plan.generations[0].early_rows, &plan.generations[0].final_rows}) {
-    for (const SequenceRows& piece : *pieces) {
-      num_rows += piece.rows.length();
-      EXPECT_TRUE(piece.sequence_index == 0 || piece.rows.begin >= 3);
-    }
-  }
-  EXPECT_EQ(num_rows, plan.prompt_tokens);
+  EXPECT_THAT(plan.generations[0].early_rows, SizeIs(3));  // the suffix's first token
+  EXPECT_THAT(plan.generations[0].final_rows, SizeIs(3));
   EXPECT_EQ(plan.num_slots, 18 + 3 * 4);
   EXPECT_EQ(plan.generations[0].rule, CombineRule::kLogitMax);
 }
@@ -114,62 +158,6 @@ TEST(FusionStrategyTest, PerPromptKeepsTheCallersOrderAndDrawsApart) {
     EXPECT_THAT(plan.generations[i].sequence_indexes, ElementsAre(i));
   }
   EXPECT_NE(PromptSeed(0, 1), PromptSeed(1, 0));
-}
-
-std::unique_ptr<RunningRequest> Running(const Request& request, SlotAllocator* allocator) {
-  auto pending = std::make_unique<PendingRequest>(
-      PendingRequest{request, *PlanFusion(request), std::make_shared<RecordingSink>(),
-                     std::make_shared<std::atomic<bool>>(false), absl::UnixEpoch()});
-  return std::make_unique<RunningRequest>(std::move(pending), allocator, std::vector<int32_t>{},
-                                          &TestTokenizer());
-}
-
-TEST(SchedulerTest, FillsTheBudgetWithPromptRowsInOrderOfAdmission) {
-  SlotAllocator allocator(1000);
-  const auto a = Running(SimpleRequest(FusionMethod::kAttention, 4), &allocator);  // 14 rows
-  const auto b = Running(SimpleRequest(FusionMethod::kAttention, 4), &allocator);
-  RunningRequest* requests[] = {a.get(), b.get()};
-  const auto works = Scheduler(20).PlanStep(requests);
-  ASSERT_THAT(works, SizeIs(2));
-  EXPECT_TRUE(works[0].request == a.get() && works[0].chooses());
-  EXPECT_TRUE(works[1].request == b.get() && !works[1].chooses());
-  EXPECT_EQ(works[1].num_early_rows, 6);
-  const StepPlan plan = BuildStepPlan(works);
-  EXPECT_EQ(plan.num_rows(), 20);
-  EXPECT_THAT(plan.choices, SizeIs(1));
-  EXPECT_THAT(plan.choices[0].rows, ElementsAre(13));
-}
-
-TEST(SchedulerTest, FinalRowsThatExceedTheBudgetRunAlone) {
-  SlotAllocator allocator(1000);
-  const auto a = Running(SimpleRequest(FusionMethod::kLogitMean, 4), &allocator);
-  RunningRequest* requests[] = {a.get()};
-  const Scheduler scheduler(2);
-  Generation& generation = a->generation(0);
-  while (!generation.prompt_done()) {
-    const auto works = scheduler.PlanStep(requests);
-    ASSERT_THAT(works, SizeIs(1));
-    EXPECT_EQ(works[0].final_rows, generation.num_early_rows_left() == 0);
-    EXPECT_LE(works[0].num_early_rows, 2);
-    generation.AdvancePrompt(works[0].num_early_rows, works[0].final_rows);
-  }
-}
-
-TEST(StepPlanTest, ScalingAppliesToFusedRowsOnly) {
-  SlotAllocator allocator(1000);
-  Request request = SimpleRequest(FusionMethod::kAttention, 4);
-  request.fusion.scaling = SegmentScaling{0.9f, 1.0f, 0.0f};
-  const auto a = Running(request, &allocator);
-  RunningRequest* requests[] = {a.get()};
-  const StepPlan plan = BuildStepPlan(Scheduler(100).PlanStep(requests));
-  EXPECT_THAT(plan.attention.scalings, ElementsAre(*request.fusion.scaling));
-  for (const AttentionRun& run : plan.attention.runs) {
-    EXPECT_EQ(run.scaling, run.query_begin >= 12 ? 0 : -1);
-  }
-  request.fusion.scaling = SegmentScaling{};  // the identity
-  const auto b = Running(request, &allocator);
-  requests[0] = b.get();
-  EXPECT_THAT(BuildStepPlan(Scheduler(100).PlanStep(requests)).attention.scalings, IsEmpty());
 }
 
 }  // namespace

@@ -27,9 +27,11 @@ class ReferenceSequence {
     const auto q = static_cast<int32_t>(states_.size());
     std::vector<fake_model::VisibleKey> keys;
     for (int32_t k = 0; k < q; ++k) {
-      if (mask.Allows(q, k)) keys.push_back({states_[k], layout_.SegmentOf(k) >= 0});
+      if (!mask.Allows(q, k)) continue;
+      const int32_t distance = layout_.PositionOf(q) - layout_.PositionOf(k);
+      keys.push_back({states_[k], distance, layout_.SegmentOf(k) >= 0});
     }
-    states_.push_back(fake_model::RowState(token, layout_.PositionOf(q), mask.Allows(q, q), keys,
+    states_.push_back(fake_model::RowState(token, mask.Allows(q, q), keys,
                                            q >= layout_.original_length() ? scaling_ : nullptr));
   }
 

@@ -1,6 +1,6 @@
 #include "core/engine/request_queue.h"
 
-#include <limits>
+#include <set>
 #include <string>
 #include <thread>
 
@@ -21,43 +21,70 @@ std::unique_ptr<PendingRequest> Pending(std::string id, int32_t priority, int64_
 }
 
 TEST(RequestQueueTest, PopsByPriorityThenArrival) {
-  RequestQueue queue;
+  RequestQueue queue(absl::Seconds(1));
   queue.Push(Pending("a", 0, 1));
   queue.Push(Pending("b", 2, 1));
   queue.Push(Pending("c", 2, 1));
-  queue.Push(Pending("d", std::numeric_limits<int32_t>::min(), 1));
-  for (const char* id : {"b", "c", "a", "d"}) EXPECT_EQ(queue.PopIfFits(1)->request.id, id);
-  EXPECT_EQ(queue.PopIfFits(1), nullptr);
+  queue.Push(Pending("d", -100, 1));
+  for (const char* id : {"b", "c", "a", "d"}) EXPECT_EQ(queue.Pop()->request.id, id);
+  EXPECT_EQ(queue.Pop(), nullptr);
 }
 
-TEST(RequestQueueTest, NothingOvertakesAHeadThatDoesNotFit) {
-  RequestQueue queue;
-  queue.Push(Pending("large", 0, 10));
-  queue.Push(Pending("small", 0, 1));
-  EXPECT_EQ(queue.PopIfFits(9), nullptr);
-  EXPECT_EQ(queue.PopIfFits(10)->request.id, "large");
-  EXPECT_EQ(queue.PopIfFits(1)->request.id, "small");
+TEST(RequestQueueTest, WhatHasWaitedLongEnoughGoesBeforeAHigherPriority) {
+  RequestQueue queue(absl::Seconds(1));
+  const auto at = [](int64_t second, std::string id, int32_t priority) {
+    auto pending = Pending(std::move(id), priority, 1);
+    pending->submitted = absl::FromUnixSeconds(second);
+    return pending;
+  };
+  queue.Push(at(100, "old", 0));
+  queue.Push(at(104, "urgent", 5));
+  queue.Push(at(106, "urgent, too late to pass", 5));
+  for (const char* id : {"urgent", "old", "urgent, too late to pass"}) {
+    EXPECT_EQ(queue.Pop()->request.id, id);
+  }
+}
+
+TEST(RequestQueueTest, WhatIsReturnedKeepsItsPlace) {
+  RequestQueue queue(absl::Seconds(1));
+  EXPECT_EQ(queue.HeadUrgency(), std::nullopt);
+  queue.Push(Pending("first", 0, 1));
+  queue.Push(Pending("second", 0, 1));
+  auto first = queue.Pop();
+  const Urgency urgency = first->urgency;
+  EXPECT_LT(urgency, *queue.HeadUrgency());
+  queue.Return(std::move(first));
+  EXPECT_EQ(*queue.HeadUrgency() <=> urgency, std::strong_ordering::equal);
+  EXPECT_EQ(queue.Pop()->request.id, "first");
 }
 
 TEST(RequestQueueTest, TakesOutWhatIsCancelledOrLate) {
-  RequestQueue queue;
+  RequestQueue queue(absl::Seconds(1));
   const absl::Time now = absl::FromUnixSeconds(100);
   auto cancelled = Pending("cancelled", 0, 1);
   *cancelled->cancelled = true;
+  cancelled->submitted = now;
   queue.Push(std::move(cancelled));
   auto late = Pending("late", 0, 1);
   late->request.deadline = now;
+  late->submitted = now;
   queue.Push(std::move(late));
-  queue.Push(Pending("good", 0, 1));
-  const auto ended = queue.TakeEnded(now);
-  ASSERT_EQ(ended.size(), 2u);
-  EXPECT_EQ(ended[0]->request.id, "cancelled");
-  EXPECT_EQ(ended[1]->request.id, "late");
+  auto good = Pending("good", 0, 1);
+  good->submitted = now - absl::Seconds(5);
+  queue.Push(std::move(good));
+  auto old = Pending("old", 0, 1);
+  old->submitted = now - absl::Seconds(6);
+  queue.Push(std::move(old));
+  std::set<std::string> ended;
+  for (const auto& pending : queue.TakeEnded(now, /*oldest=*/now - absl::Seconds(5))) {
+    ended.insert(pending->request.id);
+  }
+  EXPECT_EQ(ended, (std::set<std::string>{"cancelled", "late", "old"}));
   EXPECT_EQ(queue.TakeAll().size(), 1u);
 }
 
 TEST(RequestQueueTest, PushAndWakeEndAWait) {
-  RequestQueue queue;
+  RequestQueue queue(absl::Seconds(1));
   queue.Push(Pending("a", 0, 1));
   queue.WaitForChange(absl::InfiniteDuration());  // remembered
   std::thread waker([&] { queue.Wake(); });
@@ -67,20 +94,32 @@ TEST(RequestQueueTest, PushAndWakeEndAWait) {
 }
 
 TEST(RequestLedgerTest, BoundsWaitingRequestsAndClosesForDraining) {
-  RequestLedger ledger(2);
-  EXPECT_EQ(ledger.TryAccept(), std::nullopt);
-  EXPECT_EQ(ledger.TryAccept(), std::nullopt);
-  EXPECT_EQ(ledger.TryAccept(), RejectReason::kQueueFull);
-  ledger.StartOne();
+  RequestLedger ledger(2, 1000);
+  EXPECT_EQ(ledger.TryAccept(1), std::nullopt);
+  EXPECT_EQ(ledger.TryAccept(1), std::nullopt);
+  EXPECT_EQ(ledger.TryAccept(1), RejectReason::kQueueFull);
+  ledger.StartOne(1);
   EXPECT_EQ(ledger.num_running(), 1);
-  EXPECT_EQ(ledger.TryAccept(), std::nullopt);
+  EXPECT_EQ(ledger.TryAccept(1), std::nullopt);
   ledger.StartDraining();
-  EXPECT_EQ(ledger.TryAccept(), RejectReason::kDraining);
+  EXPECT_EQ(ledger.TryAccept(1), RejectReason::kDraining);
   EXPECT_FALSE(ledger.AwaitEmpty(absl::ZeroDuration()));
-  ledger.EndOneWaiting();
-  ledger.EndOneWaiting();
+  ledger.EndOneWaiting(1);
+  ledger.EndOneWaiting(1);
   ledger.EndOneRunning();
   EXPECT_TRUE(ledger.AwaitEmpty(absl::ZeroDuration()));
+}
+
+TEST(RequestLedgerTest, BoundsWaitingTokensButTakesOneOfAnySize) {
+  RequestLedger ledger(10, 100);
+  EXPECT_EQ(ledger.TryAccept(500), std::nullopt);
+  EXPECT_EQ(ledger.TryAccept(1), RejectReason::kQueueFull);
+  ledger.StartOne(500);
+  EXPECT_EQ(ledger.TryAccept(60), std::nullopt);
+  EXPECT_EQ(ledger.TryAccept(41), RejectReason::kQueueFull);
+  EXPECT_EQ(ledger.TryAccept(40), std::nullopt);
+  ledger.EndOneWaiting(40);
+  EXPECT_EQ(ledger.TryAccept(40), std::nullopt);
 }
 
 }  // namespace

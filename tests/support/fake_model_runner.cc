@@ -66,16 +66,17 @@ std::vector<float> Adjust(std::vector<float> row, const TokenChoice& choice) {
 
 }  // namespace
 
-uint64_t RowState(int32_t token_id, int32_t position, bool sees_itself,
-                  absl::Span<const VisibleKey> keys, const SegmentScaling* scaling) {
-  uint64_t state = Mix(Mix(Mix(1, token_id), position), sees_itself);
+uint64_t RowState(int32_t token_id, bool sees_itself, absl::Span<const VisibleKey> keys,
+                  const SegmentScaling* scaling) {
+  uint64_t state = Mix(Mix(1, token_id), sees_itself);
   if (scaling != nullptr) {
     for (float value : {scaling->temperature, scaling->scale, scaling->log_bias}) {
       state = Mix(state, std::bit_cast<uint32_t>(value));
     }
   }
   for (const VisibleKey& key : keys) {
-    state = Mix(Mix(state, key.state), scaling != nullptr && key.is_segment);
+    state = Mix(Mix(state, key.state), static_cast<uint64_t>(key.distance));
+    state = Mix(state, scaling != nullptr && key.is_segment);
   }
   return state;
 }
@@ -170,20 +171,25 @@ absl::StatusOr<StepResult> FakeModelRunner::Run(const StepPlan& plan) {
   auto result = hook_status.ok() ? RunChecked(plan) : absl::StatusOr<StepResult>(hook_status);
   if (!result.ok()) {
     for (int32_t slot : plan.slots) slots_[slot].written = false;
+    for (const KvMove& move : plan.attention.moves) slots_[move.to_slot].written = false;
   }
   return result;
 }
 
 absl::StatusOr<StepResult> FakeModelRunner::RunChecked(const StepPlan& plan) {
   CHORUS_RETURN_IF_ERROR(CheckShapes(plan));
+  CHORUS_RETURN_IF_ERROR(CheckMoves(plan));
   CHORUS_RETURN_IF_ERROR(CheckChoices(plan));
+  moves_.clear();
+  for (const KvMove& move : plan.attention.moves) moves_[move.to_slot] = move;
   CHORUS_ASSIGN_OR_RETURN(const std::vector<RowPlace> places, PlaceRows(plan));
   for (int32_t slot : plan.slots) slots_[slot].written = false;
   std::vector<uint64_t> states(plan.num_rows());
   for (const RowPlace& place : places) {
     CHORUS_ASSIGN_OR_RETURN(states[place.row], StateOf(plan, place));
-    slots_[plan.slots[place.row]] = {true, states[place.row]};
+    slots_[plan.slots[place.row]] = {true, states[place.row], plan.positions[place.row]};
   }
+  for (const KvMove& move : plan.attention.moves) slots_[move.to_slot] = Read(move.to_slot);
   StepResult result;
   for (const TokenChoice& choice : plan.choices) {
     std::vector<std::vector<float>> rows;
@@ -257,6 +263,31 @@ absl::Status FakeModelRunner::CheckRun(const StepPlan& plan, const AttentionRun&
   return absl::OkStatus();
 }
 
+absl::Status FakeModelRunner::CheckMoves(const StepPlan& plan) const {
+  std::set<int32_t> taken(plan.slots.begin(), plan.slots.end());
+  std::set<int32_t> sources;
+  for (const KvMove& move : plan.attention.moves) {
+    for (int32_t slot : {move.from_slot, move.to_slot}) {
+      if (slot < 0 || slot >= info_.num_kv_slots) return Broken("slot ", slot, " of a move");
+    }
+    if (move.distance <= 0) return Broken("a move by ", move.distance);
+    if (!taken.insert(move.to_slot).second) return Broken("slot ", move.to_slot, " is moved over");
+    sources.insert(move.from_slot);
+  }
+  for (const KvMove& move : plan.attention.moves) {
+    if (sources.contains(move.to_slot)) return Broken("slot ", move.to_slot, " moves on");
+  }
+  return absl::OkStatus();
+}
+
+FakeModelRunner::Slot FakeModelRunner::Read(int32_t slot) const {
+  const auto found = moves_.find(slot);
+  if (found == moves_.end()) return slots_[slot];
+  Slot moved = slots_[found->second.from_slot];
+  moved.position += found->second.distance;
+  return moved;
+}
+
 absl::Status FakeModelRunner::CheckChoices(const StepPlan& plan) const {
   for (const TokenChoice& choice : plan.choices) {
     if (choice.rows.empty()) return Broken("a choice without rows");
@@ -309,15 +340,15 @@ absl::StatusOr<uint64_t> FakeModelRunner::StateOf(const StepPlan& plan,
       }
       const int32_t slot = plan.attention.slot_table[run.table_begin + k];
       if (slot < 0 || slot >= info_.num_kv_slots) return Broken("slot ", slot, " of key ", k);
-      if (!slots_[slot].written) {
+      const Slot key = Read(slot);
+      if (!key.written) {
         return Broken("query ", place.query, " reads key ", k, ", which nobody has written");
       }
-      keys.push_back({slots_[slot].state, interval.is_segment});
+      keys.push_back({key.state, plan.positions[place.row] - key.position, interval.is_segment});
     }
   }
   const SegmentScaling* scaling = run.scaling < 0 ? nullptr : &plan.attention.scalings[run.scaling];
-  return fake_model::RowState(plan.token_ids[place.row], plan.positions[place.row], sees_itself,
-                              keys, scaling);
+  return fake_model::RowState(plan.token_ids[place.row], sees_itself, keys, scaling);
 }
 
 }  // namespace chorus

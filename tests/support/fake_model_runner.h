@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <optional>
 #include <vector>
 
@@ -12,20 +13,22 @@
 
 namespace chorus {
 
-// The arithmetic of a model without weights: a row's state is a hash of its token, its position,
-// and the states of the keys that it sees, in order; its logits are a hash of its state. Whoever
-// lets a row see one key too many, too few, stale or moved gets other tokens.
+// The arithmetic of a model without weights: a row's state is a hash of its token and of the states
+// of the keys that it sees, in order, and how far away they stand; its logits are a hash of its
+// state. Whoever lets a row see one key too many, too few, stale or at a wrong position gets other
+// tokens. As with rotary positions, only distances count, so a moved key keeps its state.
 namespace fake_model {
 
 // What a row sees of a key before itself.
 struct VisibleKey {
   uint64_t state = 0;
+  int32_t distance = 0;     // the row's position minus the key's
   bool is_segment = false;  // counts only where scaling applies
 };
 
 // `sees_itself`: false for the rows of a gap. `scaling`: null where none applies.
-uint64_t RowState(int32_t token_id, int32_t position, bool sees_itself,
-                  absl::Span<const VisibleKey> keys, const SegmentScaling* scaling);
+uint64_t RowState(int32_t token_id, bool sees_itself, absl::Span<const VisibleKey> keys,
+                  const SegmentScaling* scaling);
 
 // [vocab_size], each in [-4, 4).
 std::vector<float> LogitsOf(uint64_t state, int32_t vocab_size);
@@ -65,6 +68,7 @@ class FakeModelRunner final : public ModelRunner {
   struct Slot {
     bool written = false;
     uint64_t state = 0;
+    int32_t position = 0;
   };
   struct RowPlace {
     int32_t row = 0;
@@ -74,14 +78,18 @@ class FakeModelRunner final : public ModelRunner {
 
   absl::Status CheckShapes(const StepPlan& plan) const;
   absl::Status CheckRun(const StepPlan& plan, const AttentionRun& run) const;
+  absl::Status CheckMoves(const StepPlan& plan) const;
   absl::Status CheckChoices(const StepPlan& plan) const;
   absl::StatusOr<std::vector<RowPlace>> PlaceRows(const StepPlan& plan) const;
+  // A slot as this step leaves it to readers: a moved one has what it is moved from.
+  Slot Read(int32_t slot) const;
   absl::StatusOr<uint64_t> StateOf(const StepPlan& plan, const RowPlace& place) const;
   absl::StatusOr<StepResult> RunChecked(const StepPlan& plan);
 
   const FakeModelOptions options_;
   ModelInfo info_;
   std::vector<Slot> slots_;
+  std::map<int32_t, KvMove> moves_;  // of the present step, by to_slot
   int64_t num_steps_ = 0;
 };
 

@@ -1,0 +1,394 @@
+#include "core/engine/batch.h"
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+
+#include "absl/container/flat_hash_set.h"
+#include "absl/strings/str_cat.h"
+
+#include "core/base/check.h"
+#include "core/engine/step_plan_builder.h"
+
+namespace chorus {
+namespace {
+
+// Slots kept free for each running request when another one is admitted: enough for so many steps
+// that admission does not lead to a preemption at once.
+constexpr int64_t kGrowthSlots = 8;
+
+Outcome OutcomeOf(const absl::Status& status) {
+  switch (status.code()) {
+    case absl::StatusCode::kOk:
+      return Outcome::kOk;
+    case absl::StatusCode::kCancelled:
+      return Outcome::kCancelled;
+    case absl::StatusCode::kDeadlineExceeded:
+      return Outcome::kDeadlineExceeded;
+    case absl::StatusCode::kResourceExhausted:
+      return Outcome::kResourceExhausted;
+    case absl::StatusCode::kUnavailable:
+      return Outcome::kUnavailable;
+    case absl::StatusCode::kInvalidArgument:
+      return Outcome::kInvalidArgument;
+    default:
+      return Outcome::kInternal;
+  }
+}
+
+// A failed step is out of memory or an internal error, whatever else the runner says.
+absl::Status StepError(const absl::Status& status) {
+  const auto code = absl::IsResourceExhausted(status) ? absl::StatusCode::kResourceExhausted
+                                                      : absl::StatusCode::kInternal;
+  return absl::Status(code, absl::StrCat("the model step failed: ", status.message()));
+}
+
+const Urgency& UrgencyOf(const RunningRequest& request) { return request.pending().urgency; }
+
+}  // namespace
+
+Batch::Batch(int32_t worker, ModelRunner* runner, const WorkerContext& context, WorkerInbox* inbox)
+    : worker_(worker),
+      context_(context),
+      runner_(*runner),
+      inbox_(*inbox),
+      cache_(runner->info().num_kv_slots, context.options->max_idle_cache_tokens),
+      scheduler_({.max_step_rows = context.options->max_step_rows,
+                  .prompt_share_rows = context.options->prompt_share_rows}) {}
+
+Batch::~Batch() { CHECK(running_.empty() && parked_.empty() && next_ == nullptr); }
+
+Batch::Progress Batch::RunOnce(const absl::Status& ending) {
+  for (const auto& request : running_) NotePause(request.get());
+  for (const auto& request : parked_) NotePause(request.get());
+  EndOutdated(ending);
+  Admit();
+  if (!running_.empty()) GrowAll();
+  if (!running_.empty() && RunStep()) return Progress::kStepped;
+  return running_.empty() && parked_.empty() && next_ == nullptr ? Progress::kIdle
+                                                                 : Progress::kPaused;
+}
+
+// --- Ends before their time ---
+
+void Batch::NotePause(RunningRequest* request) const {
+  if (request->sink().WantsMore()) {
+    request->paused_since.reset();
+  } else if (!request->paused_since.has_value()) {
+    request->paused_since = context_.clock->Now();
+  }
+}
+
+void Batch::EndOutdated(const absl::Status& ending) {
+  const absl::Time now = context_.clock->Now();
+  const absl::Time oldest = now - context_.options->max_queue_delay;
+  for (auto& pending :
+       ending.ok() ? inbox_.queue.TakeEnded(now, oldest) : inbox_.queue.TakeAll()) {
+    const absl::Status status = EndingOfWaiting(*pending, now, ending);
+    EndPending(std::move(pending), status);
+  }
+  if (next_ != nullptr) {
+    const absl::Status status = EndingOfWaiting(next_->pending(), now, ending);
+    if (!status.ok()) EndPending(TakeNext(), status);
+  }
+  const auto ending_of = [&](const RunningRequest& request) -> std::optional<absl::Status> {
+    absl::Status status = EndingOf(request.pending(), now, ending);
+    const auto paused = request.paused_since;
+    if (status.ok() && paused.has_value() && now - *paused > context_.options->max_reader_stall) {
+      status = absl::DeadlineExceededError(absl::StrCat(
+          "the answer's reader has taken nothing for ", absl::FormatDuration(now - *paused)));
+    }
+    if (status.ok()) return std::nullopt;
+    return status;
+  };
+  EndWhere(&running_, ending_of);
+  EndWhere(&parked_, ending_of);
+}
+
+absl::Status Batch::EndingOf(const PendingRequest& pending, absl::Time now,
+                             const absl::Status& ending) const {
+  if (pending.cancelled->load(std::memory_order_relaxed)) {
+    return absl::CancelledError("the request was cancelled");
+  }
+  if (pending.request.deadline <= now) {
+    return absl::DeadlineExceededError("the request's deadline passed");
+  }
+  return ending;
+}
+
+absl::Status Batch::EndingOfWaiting(const PendingRequest& pending, absl::Time now,
+                                    const absl::Status& ending) const {
+  absl::Status status = EndingOf(pending, now, ending);
+  const absl::Duration limit = context_.options->max_queue_delay;
+  if (!status.ok() || now - pending.submitted <= limit) return status;
+  return absl::ResourceExhaustedError(
+      absl::StrCat("the request has waited longer than ", absl::FormatDuration(limit)));
+}
+
+// --- KV space ---
+
+// Parked and waiting requests come in by urgency; nothing overtakes the most urgent one, so that a
+// large request is not starved by small ones.
+void Batch::Admit() {
+  const auto max_running = static_cast<size_t>(context_.options->max_running_requests);
+  const auto paused = [](const auto& request) { return request->paused_since.has_value(); };
+  while (running_.size() - std::count_if(running_.begin(), running_.end(), paused) < max_running) {
+    FindNext();
+    // Parked requests whose readers are behind have nothing to run for.
+    const auto parked = std::find_if_not(parked_.begin(), parked_.end(), paused);
+    const bool resumes = parked != parked_.end() &&
+                         (next_ == nullptr || UrgencyOf(**parked) < UrgencyOf(*next_));
+    if (!resumes && next_ == nullptr) return;
+    if (!TryTakeKv(resumes ? parked->get() : next_.get())) return;
+    if (resumes) {
+      Insert(std::move(*parked), &running_);
+      parked_.erase(parked);
+      continue;
+    }
+    const absl::Time now = context_.clock->Now();
+    if (IsHopeless(*next_, now)) {
+      EndPending(TakeNext(), absl::DeadlineExceededError("the deadline leaves no time for a first token"));
+      continue;
+    }
+    Start(next_.get());
+    Insert(std::move(next_), &running_);
+    ReportLoad();
+  }
+}
+
+void Batch::FindNext() {
+  const std::optional<Urgency> head = inbox_.queue.HeadUrgency();
+  if (next_ != nullptr && head.has_value() && *head < UrgencyOf(*next_)) {
+    inbox_.queue.Return(TakeNext());
+  }
+  if (next_ != nullptr) return;
+  auto pending = inbox_.queue.Pop();
+  if (pending == nullptr) return;
+  next_ = std::make_unique<RunningRequest>(std::move(pending), &cache_,
+                                           context_.options->eos_token_ids, context_.tokenizer);
+}
+
+std::unique_ptr<PendingRequest> Batch::TakeNext() {
+  return RunningRequest::TakePending(std::move(next_));
+}
+
+void Batch::Start(RunningRequest* request) {
+  request->started = context_.clock->Now();
+  NotePause(request);
+  context_.ledger->StartOne(request->plan().num_slots);
+  const PromptSummary summary = request->SummarisePrompt(worker_);
+  request->sink().OnStart(summary);
+  const int64_t num_evictions = cache_.num_evictions();
+  context_.observer->OnSegmentLookup(request->num_segments_found(), request->num_segments_missed(),
+                                     num_evictions -
+                                         std::exchange(num_evictions_reported_, num_evictions));
+  context_.observer->OnStarted(request->request(), summary,
+                               *request->started - request->submitted());
+}
+
+bool Batch::TryTakeKv(RunningRequest* request) {
+  while (!Fits(*request)) {
+    if (!ParkOnePaused()) return false;
+  }
+  return request->TakeKv();
+}
+
+bool Batch::Fits(const RunningRequest& request) const {
+  if (running_.empty()) return true;  // whatever was accepted fits alone
+  const KvNeed need = request.NeedOfKv();
+  const auto num_running = static_cast<int64_t>(running_.size()) + 1;
+  const int64_t reserve = std::min<int64_t>(num_running * kGrowthSlots, cache_.num_slots() / 8);
+  return need.num_slots + need.num_idle_slots + reserve <= cache_.num_available();
+}
+
+bool Batch::IsHopeless(const RunningRequest& request, absl::Time now) const {
+  if (best_rows_per_second_ <= 0.0) return false;
+  const int64_t num_rows = request.plan().prompt_tokens - request.cached_tokens();
+  const absl::Duration least = absl::Seconds(static_cast<double>(num_rows) / best_rows_per_second_);
+  return now + least > request.request().deadline;
+}
+
+void Batch::Insert(std::unique_ptr<RunningRequest> request, Requests* into) {
+  const auto place = std::upper_bound(
+      into->begin(), into->end(), request,
+      [](const auto& a, const auto& b) { return UrgencyOf(*a) < UrgencyOf(*b); });
+  into->insert(place, std::move(request));
+}
+
+void Batch::GrowAll() {
+  for (size_t i = 0; i < running_.size();) {
+    RunningRequest* const request = running_[i].get();
+    if (request->paused_since.has_value() || request->GrowKv()) {
+      ++i;
+      continue;
+    }
+    if (ParkOnePaused()) {
+      i = 0;  // places have changed; who has grown needs nothing more
+      continue;
+    }
+    // The least urgent goes, which may be the one in need itself; a request alone always fits.
+    CHECK(running_.size() > 1);
+    Park(running_.back().get());
+  }
+}
+
+bool Batch::ParkOnePaused() {
+  const auto paused = std::find_if(running_.rbegin(), running_.rend(), [](const auto& request) {
+    return request->paused_since.has_value();
+  });
+  if (paused == running_.rend()) return false;
+  Park(paused->get());
+  return true;
+}
+
+void Batch::Park(RunningRequest* request) {
+  const auto place = std::find_if(running_.begin(), running_.end(),
+                                  [&](const auto& other) { return other.get() == request; });
+  CHECK(place != running_.end());
+  request->ReleaseKv();
+  context_.observer->OnPreempted(request->request());
+  std::unique_ptr<RunningRequest> parked = std::move(*place);
+  running_.erase(place);
+  Insert(std::move(parked), &parked_);
+}
+
+// --- Steps ---
+
+// False if every running request is paused.
+bool Batch::RunStep() {
+  std::vector<RunningRequest*> ready;
+  for (const auto& request : running_) {
+    if (!request->paused_since.has_value()) ready.push_back(request.get());
+  }
+  if (ready.empty()) return false;
+  const std::vector<StepWork> works = scheduler_.PlanStep(ready);
+  const StepPlan plan = BuildStepPlan(works);
+  absl::flat_hash_set<RunningRequest*> requests;
+  for (const StepWork& work : works) {
+    if (requests.insert(work.request).second) ++work.request->model_steps;
+  }
+
+  const absl::Time begin = context_.clock->Now();
+  absl::StatusOr<StepResult> result = runner_.Run(plan);
+  if (result.ok() && result->tokens.size() != plan.choices.size()) {
+    result = absl::InternalError("the runner chose another number of tokens than asked");
+  }
+  ReportStep(plan, works, begin);
+  absl::flat_hash_map<const RunningRequest*, absl::Status> errors;
+  if (result.ok()) {
+    errors = DeliverAll(works, *std::move(result));
+  } else {
+    for (RunningRequest* request : requests) errors[request] = StepError(result.status());
+  }
+  EndWhere(&running_, [&](const RunningRequest& request) -> std::optional<absl::Status> {
+    if (const auto error = errors.find(&request); error != errors.end()) return error->second;
+    if (request.finished()) return absl::OkStatus();
+    return std::nullopt;
+  });
+  return true;
+}
+
+absl::flat_hash_map<const RunningRequest*, absl::Status> Batch::DeliverAll(
+    absl::Span<const StepWork> works, StepResult result) {
+  absl::flat_hash_map<const RunningRequest*, absl::Status> errors;
+  const absl::Time now = context_.clock->Now();
+  // Segments first: a request that ends below drops those of its segments that are not filled.
+  for (const StepWork& work : works) {
+    if (work.kind == StepWork::Kind::kSegment) work.segment->FillUpTo(work.segment_rows.end);
+  }
+  size_t next_token = 0;
+  for (const StepWork& work : works) {
+    if (work.kind == StepWork::Kind::kSegment) continue;
+    Generation& generation = work.request->generation(work.generation_index);
+    if (work.kind == StepWork::Kind::kOwn) {
+      for (int32_t index : generation.plan().sequence_indexes) {
+        work.request->sequence(index).SetMoved();
+      }
+      generation.Advance(work.num_early_rows, work.num_final_rows > 0);
+    }
+    if (!work.chooses()) continue;
+    ChosenToken& token = result.tokens[next_token++];
+    if (!token.status.ok()) {
+      errors[work.request] = token.status;
+    } else {
+      Deliver(work, std::move(token), now);
+    }
+  }
+  return errors;
+}
+
+void Batch::Deliver(const StepWork& work, ChosenToken token, absl::Time now) {
+  RunningRequest& request = *work.request;
+  Generation& generation = request.generation(work.generation_index);
+  std::optional<TokenEvent> event = request.Append(work.generation_index, std::move(token));
+  if (!request.first_token_time.has_value()) {
+    request.first_token_time = now;
+    context_.observer->OnFirstToken(request.request(), now - request.submitted());
+  }
+  if (generation.last_token_time.has_value()) {
+    context_.observer->OnInterToken(now - *generation.last_token_time);
+  }
+  generation.last_token_time = now;
+  if (event.has_value()) request.sink().OnToken(*std::move(event));
+}
+
+void Batch::ReportStep(const StepPlan& plan, absl::Span<const StepWork> works, absl::Time begin) {
+  StepStats stats;
+  stats.worker = worker_;
+  stats.num_rows = plan.num_rows();
+  for (const StepWork& work : works) {
+    if (work.kind == StepWork::Kind::kDecode) continue;
+    stats.num_prefill_rows += static_cast<int32_t>(work.num_rows());
+  }
+  stats.now = context_.clock->Now();
+  stats.duration = stats.now - begin;
+  stats.kv_slots_used = cache_.num_in_use();
+  stats.kv_slots_total = cache_.num_slots();
+  if (stats.duration > absl::ZeroDuration()) {
+    best_rows_per_second_ =
+        std::max(best_rows_per_second_, stats.num_rows / absl::ToDoubleSeconds(stats.duration));
+  }
+  context_.observer->OnStep(stats);
+}
+
+// --- Ends ---
+
+void Batch::EndPending(std::unique_ptr<PendingRequest> pending, const absl::Status& status) {
+  FinishSummary summary;
+  summary.queue_time = summary.total_time = context_.clock->Now() - pending->submitted;
+  context_.observer->OnFinished(pending->request, OutcomeOf(status), summary);
+  pending->sink->OnFinish(status, std::move(summary));
+  inbox_.outstanding_rows -= pending->plan.num_slots;
+  const int64_t num_tokens = pending->plan.num_slots;
+  pending.reset();
+  context_.ledger->EndOneWaiting(num_tokens);
+  ReportLoad();
+}
+
+void Batch::EndStarted(std::unique_ptr<RunningRequest> request, const absl::Status& status) {
+  FinishSummary summary = request->Summarise(context_.clock->Now());
+  context_.observer->OnFinished(request->request(), OutcomeOf(status), summary);
+  request->sink().OnFinish(status, std::move(summary));
+  inbox_.outstanding_rows -= request->plan().num_slots;
+  request.reset();
+  context_.ledger->EndOneRunning();
+  ReportLoad();
+}
+
+template <typename EndingFunction>
+void Batch::EndWhere(Requests* from, const EndingFunction& ending) {
+  Requests all = std::exchange(*from, {});
+  for (auto& request : all) {
+    if (const std::optional<absl::Status> status = ending(*request); status.has_value()) {
+      EndStarted(std::move(request), *status);
+    } else {
+      from->push_back(std::move(request));
+    }
+  }
+}
+
+void Batch::ReportLoad() {
+  context_.observer->OnLoad(context_.ledger->num_waiting(), context_.ledger->num_running());
+}
+
+}  // namespace chorus

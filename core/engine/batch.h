@@ -1,0 +1,129 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+
+#include "core/base/clock.h"
+#include "core/cache/segment_cache.h"
+#include "core/engine/engine.h"
+#include "core/engine/engine_observer.h"
+#include "core/engine/model_runner.h"
+#include "core/engine/request_ledger.h"
+#include "core/engine/request_queue.h"
+#include "core/engine/running_request.h"
+#include "core/engine/scheduler.h"
+#include "core/text/tokenizer.h"
+
+namespace chorus {
+
+// What the workers of a pool share. All outlive them.
+struct WorkerContext {
+  const EngineOptions* options = nullptr;
+  const Tokenizer* tokenizer = nullptr;
+  EngineObserver* observer = nullptr;
+  const Clock* clock = nullptr;
+  RequestLedger* ledger = nullptr;
+};
+
+// What a worker's batch takes its requests from, and how much work it still has. Shared with the
+// threads that place requests.
+struct WorkerInbox {
+  explicit WorkerInbox(absl::Duration priority_ageing) : queue(priority_ageing) {}
+  RequestQueue queue;
+  // Rows that accepted requests may still need, at most: what placement compares.
+  std::atomic<int64_t> outstanding_rows{0};
+};
+
+// The requests of one worker, run step by step on its ModelRunner:
+//
+//   end what is cancelled or late -> admit what fits -> plan a step -> run it -> hand out tokens
+//
+// A request is admitted when its prompt fits, and its KV space grows with its answer. When space
+// runs out, idle segments go first, then the KV space of requests that are paused or less urgent
+// than the one in need: those read what they had again later, to the same bits, so that nothing
+// that fits alone ever fails. The most urgent request never loses its space while it runs.
+//
+// Without a thread of its own, so that a simulation can run it under a virtual clock; used by one
+// thread at a time. Sinks and observer are called with no lock held.
+class Batch {
+ public:
+  Batch(int32_t worker, ModelRunner* runner, const WorkerContext& context, WorkerInbox* inbox);
+  ~Batch();  // REQUIRES: every request has ended
+  Batch(const Batch&) = delete;
+  Batch& operator=(const Batch&) = delete;
+
+  enum class Progress {
+    kStepped,  // a step has run
+    kPaused,   // there are requests, but their readers are all behind
+    kIdle,     // nothing to do
+  };
+  // One turn of the loop above. With an `ending` other than OK all requests end with it first.
+  Progress RunOnce(const absl::Status& ending);
+
+  const SegmentCache& cache() const { return cache_; }
+  int32_t num_running() const { return static_cast<int32_t>(running_.size() + parked_.size()); }
+
+ private:
+  using Requests = std::vector<std::unique_ptr<RunningRequest>>;
+
+  void EndOutdated(const absl::Status& ending);
+  // Status with which a request must end now, OK if it may go on.
+  absl::Status EndingOf(const PendingRequest& pending, absl::Time now,
+                        const absl::Status& ending) const;
+  absl::Status EndingOfWaiting(const PendingRequest& pending, absl::Time now,
+                               const absl::Status& ending) const;
+  void NotePause(RunningRequest* request) const;
+
+  void Admit();
+  // Sets next_ to the head of the queue; null if nothing waits.
+  void FindNext();
+  std::unique_ptr<PendingRequest> TakeNext();
+  // True if the batch has room for it now and it has taken its KV space.
+  bool TryTakeKv(RunningRequest* request);
+  bool Fits(const RunningRequest& request) const;
+  // True if even at the best rate seen its first token would come too late.
+  bool IsHopeless(const RunningRequest& request, absl::Time now) const;
+  void Start(RunningRequest* request);
+  void Insert(std::unique_ptr<RunningRequest> request, Requests* into);
+  // Gives every generating sequence a slot for its last token, by preemption if it must be.
+  void GrowAll();
+  bool ParkOnePaused();
+  // Takes its KV space; it waits among parked_ then.
+  void Park(RunningRequest* request);
+
+  bool RunStep();
+  // Returns the requests of which a choice failed.
+  absl::flat_hash_map<const RunningRequest*, absl::Status> DeliverAll(
+      absl::Span<const StepWork> works, StepResult result);
+  void Deliver(const StepWork& work, ChosenToken token, absl::Time now);
+  void ReportStep(const StepPlan& plan, absl::Span<const StepWork> works, absl::Time begin);
+
+  void EndPending(std::unique_ptr<PendingRequest> pending, const absl::Status& status);
+  void EndStarted(std::unique_ptr<RunningRequest> request, const absl::Status& status);
+  // Takes out of `from`, in order, what `ending` gives a status for.
+  template <typename EndingFunction>
+  void EndWhere(Requests* from, const EndingFunction& ending);
+  void ReportLoad();
+
+  const int32_t worker_;
+  const WorkerContext context_;
+  ModelRunner& runner_;
+  WorkerInbox& inbox_;
+  SegmentCache cache_;
+  Scheduler scheduler_;
+  Requests running_;  // most urgent first; all have KV space
+  Requests parked_;   // most urgent first; started, preempted, without KV space
+  // The next one to be admitted, taken from the queue and not yet started; or null.
+  std::unique_ptr<RunningRequest> next_;
+  double best_rows_per_second_ = 0.0;  // of any step so far
+  int64_t num_evictions_reported_ = 0;
+};
+
+}  // namespace chorus

@@ -1,0 +1,36 @@
+#include "core/engine/segment_affinity.h"
+
+namespace chorus {
+
+std::vector<int64_t> SegmentAffinity::CachedRows(const FusionPlan& plan) const {
+  std::vector<int64_t> rows(num_workers_, 0);
+  absl::MutexLock lock(&mutex_);
+  for (const SequencePlan& sequence : plan.sequences) {
+    for (const SegmentUse& use : sequence.uses) {
+      const auto found = entries_.find(use.hash);
+      if (found != entries_.end()) rows[found->second.worker] += use.tokens.length();
+    }
+  }
+  return rows;
+}
+
+void SegmentAffinity::Placed(const FusionPlan& plan, int32_t worker) {
+  absl::MutexLock lock(&mutex_);
+  for (const SequencePlan& sequence : plan.sequences) {
+    for (const SegmentUse& use : sequence.uses) {
+      const auto [entry, inserted] = entries_.try_emplace(use.hash);
+      if (inserted) {
+        entry->second.place = by_use_.insert(by_use_.end(), use.hash);
+      } else {
+        by_use_.splice(by_use_.end(), by_use_, entry->second.place);
+      }
+      entry->second.worker = worker;
+    }
+  }
+  while (entries_.size() > max_segments_) {
+    entries_.erase(by_use_.front());
+    by_use_.pop_front();
+  }
+}
+
+}  // namespace chorus
