@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <initializer_list>
+#include <limits>
 #include <string_view>
 
 #include "absl/strings/match.h"
@@ -68,6 +69,7 @@ absl::Status ValidateModel(const ModelConfigFlags& model) {
   }
   CHORUS_RETURN_IF_ERROR(CheckRange("workers", model.workers, 1, 64));
   CHORUS_RETURN_IF_ERROR(CheckRange("threads", model.threads, 0, 1024));
+  if (model.kv_cache_bytes == 0) return absl::OkStatus();
   return CheckRange("kv_cache_bytes", model.kv_cache_bytes, int64_t{1} << 16, int64_t{1} << 44);
 }
 
@@ -90,6 +92,28 @@ absl::Status ValidateNetwork(const NetworkConfig& network) {
   return CheckRange("tokenizer_queue", network.tokenizer_queue, 1, 1 << 20);
 }
 
+absl::Status CheckNotNegative(std::string_view flag, absl::Duration value) {
+  if (value >= absl::ZeroDuration()) return absl::OkStatus();
+  return Bad("--", std::string(flag), "=", absl::FormatDuration(value),
+             " is negative: use 0s or more, or inf");
+}
+
+absl::Status ValidateEngine(const EngineOptions& engine) {
+  CHORUS_RETURN_IF_ERROR(CheckRange("max_queued_requests", engine.max_queued_requests, 1, 1 << 20));
+  CHORUS_RETURN_IF_ERROR(
+      CheckRange("max_queued_tokens", engine.max_queued_tokens, 1, int64_t{1} << 40));
+  CHORUS_RETURN_IF_ERROR(
+      CheckRange("max_running_requests", engine.max_running_requests, 1, 1 << 16));
+  CHORUS_RETURN_IF_ERROR(CheckRange("max_step_rows", engine.max_step_rows, 1, 1 << 20));
+  CHORUS_RETURN_IF_ERROR(CheckRange("prompt_share_rows", engine.prompt_share_rows, 1, 1 << 20));
+  CHORUS_RETURN_IF_ERROR(CheckRange("max_idle_cache_tokens", engine.max_idle_cache_tokens, 0,
+                                    std::numeric_limits<int32_t>::max()));
+  CHORUS_RETURN_IF_ERROR(CheckNotNegative("max_queue_delay", engine.max_queue_delay));
+  CHORUS_RETURN_IF_ERROR(CheckNotNegative("priority_ageing", engine.priority_ageing));
+  CHORUS_RETURN_IF_ERROR(CheckNotNegative("max_reader_stall", engine.max_reader_stall));
+  return CheckRange("max_request_tokens", engine.max_request_tokens, 2, 1 << 24);
+}
+
 }  // namespace
 
 absl::Status Validate(const ServerConfig& config) {
@@ -98,12 +122,7 @@ absl::Status Validate(const ServerConfig& config) {
   CHORUS_RETURN_IF_ERROR(
       CheckOneOf("log_level", config.log.level, {"debug", "info", "warning", "error", "off"}));
   CHORUS_RETURN_IF_ERROR(CheckOneOf("log_format", config.log.format, {"text", "json"}));
-  const EngineOptions& engine = config.engine;
-  CHORUS_RETURN_IF_ERROR(CheckRange("max_queued_requests", engine.max_queued_requests, 1, 1 << 20));
-  CHORUS_RETURN_IF_ERROR(
-      CheckRange("max_running_requests", engine.max_running_requests, 1, 1 << 16));
-  CHORUS_RETURN_IF_ERROR(CheckRange("max_step_rows", engine.max_step_rows, 1, 1 << 20));
-  return CheckRange("max_request_tokens", engine.max_request_tokens, 2, 1 << 24);
+  return ValidateEngine(config.engine);
 }
 
 int32_t ThreadsPerWorker(const ModelConfigFlags& model, int32_t hardware_threads) {

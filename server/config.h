@@ -18,7 +18,7 @@ struct ModelConfigFlags {
   std::string dtype = "auto";    // "auto" (bfloat16), "float32", "bfloat16"
   int32_t workers = 1;           // replicas of the model that share weights, one thread team each
   int32_t threads = 0;           // compute threads of one worker; 0: hardware threads / workers
-  int64_t kv_cache_bytes = int64_t{1} << 30;  // keys and values of one worker
+  int64_t kv_cache_bytes = 0;    // keys and values of one worker; 0: from free memory
 };
 
 // Where the server listens and how it ends.

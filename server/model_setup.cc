@@ -9,6 +9,7 @@
 
 #include "core/base/status_macros.h"
 #include "core/model/torch_model_runner.h"
+#include "server/free_memory.h"
 
 namespace chorus {
 namespace {
@@ -57,7 +58,9 @@ absl::StatusOr<std::vector<std::unique_ptr<ModelRunner>>> LoadRunners(
   if (!weights.ok()) return Explain(weights.status(), model.directory);
   RunnerOptions runner_options;
   runner_options.num_threads = ThreadsPerWorker(model, hardware);
-  runner_options.kv_cache_bytes = model.kv_cache_bytes;
+  runner_options.kv_cache_bytes = model.kv_cache_bytes > 0
+                                      ? model.kv_cache_bytes
+                                      : DefaultKvCacheBytes(FreeMemoryBytes(), model.workers);
   std::vector<std::unique_ptr<ModelRunner>> runners;
   for (int32_t worker = 0; worker < model.workers; ++worker) {
     CHORUS_ASSIGN_OR_RETURN(std::unique_ptr<ModelRunner> runner,
