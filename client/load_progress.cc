@@ -9,6 +9,9 @@ namespace {
 constexpr absl::Duration kLineEvery = absl::Seconds(10);  // where lines are not redrawn
 constexpr absl::Duration kRecent = absl::Seconds(5);
 constexpr const char* kClearLine = "\r\x1b[K";
+// Of a line wider than the terminal only the last row could be cleared: it is cut off instead.
+constexpr const char* kWrapOff = "\x1b[?7l";
+constexpr const char* kWrapOn = "\x1b[?7h";
 
 }  // namespace
 
@@ -18,7 +21,7 @@ void LoadProgress::Show(const LoadSnapshot& snapshot) {
     recent_.pop_front();
   }
   if (is_terminal_) {
-    out_ << kClearLine << Line(snapshot) << std::flush;
+    out_ << kClearLine << kWrapOff << Line(snapshot) << kWrapOn << std::flush;
     has_line_ = true;
   } else if (snapshot.elapsed >= next_line_) {
     out_ << Line(snapshot) << std::endl;

@@ -157,8 +157,9 @@ TEST_F(LoadCommandTest, SlowReadersGetEverything) {
       Load({"--clients=4", "--requests=8", "--slow_readers=0.5", "--slow_read=5ms"}).json();
   ExpectAddsUp(report);
   EXPECT_EQ(report["requests"]["ok"], 8);
-  // prompt_info and two chunks are each followed by a wait, for half of the callers.
-  EXPECT_GE(report["end_to_end_seconds"]["max"], 0.015);
+  // prompt_info and two chunks are each followed by a wait, for half of the callers; a timer may
+  // round each by a millisecond.
+  EXPECT_GE(report["end_to_end_seconds"]["max"], 0.012);
 }
 
 TEST_F(LoadCommandTest, SyntheticRequestsAllDiffer) {
