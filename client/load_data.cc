@@ -1,5 +1,7 @@
 #include "client/load_data.h"
 
+#include <cerrno>
+#include <cstring>
 #include <fstream>
 
 #include <nlohmann/json.hpp>
@@ -74,7 +76,8 @@ absl::StatusOr<std::vector<DataItem>> ReadDataItems(std::istream& in, const std:
 
 absl::StatusOr<std::vector<DataItem>> ReadDataFile(const std::string& path) {
   std::ifstream file(path);
-  if (!file) return absl::NotFoundError(absl::StrCat("cannot read ", path));
+  if (!file)
+    return absl::NotFoundError(absl::StrCat("cannot read ", path, ": ", std::strerror(errno)));
   return ReadDataItems(file, path);
 }
 

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cstdio>
 #include <fstream>
 #include <set>
 #include <sstream>
@@ -6,6 +7,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
+#include <unistd.h>
 
 #include "absl/strings/str_cat.h"
 
@@ -41,11 +43,14 @@ void ExpectAddsUp(const nlohmann::json& report) {
 
 class LoadCommandTest : public ::testing::Test {
  protected:
-  LoadCommandTest() : data_(absl::StrCat(::testing::TempDir(), "/load_command_test.jsonl")) {
+  LoadCommandTest()
+      : data_(absl::StrCat(::testing::TempDir(), "/load_command_test_", getpid(), ".jsonl")) {
     service_.events = PlainAnswer({"Par", "is"});
     std::ofstream(data_) << "{\"question\": \"Capital?\", \"answers\": [\"paris\"]}\n"
                          << "{\"question\": \"Other?\", \"answers\": [\"rome\"]}\n";
   }
+
+  ~LoadCommandTest() override { std::remove(data_.c_str()); }
 
   // "chorus load" of the data file with `flags`; --json unless it asks for something else.
   Outcome Load(std::vector<std::string> flags, bool json = true) {

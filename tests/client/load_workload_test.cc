@@ -51,7 +51,8 @@ TEST(LoadDataTest, ErrorsNameFileLineAndField) {
   EXPECT_EQ(DataError("{\"question\": \"A\", \"answers\": [1]}"),
             "q.jsonl:1: 'answers[0]' is not a text but of type number");
   EXPECT_EQ(DataError(""), "q.jsonl holds no question");
-  EXPECT_EQ(ReadDataFile("no/such/file").status().message(), "cannot read no/such/file");
+  EXPECT_EQ(ReadDataFile("no/such/file").status().message(),
+            "cannot read no/such/file: No such file or directory");
 }
 
 // Options as the command would have them. A member, because a workload refers to them.
