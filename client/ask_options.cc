@@ -1,7 +1,11 @@
 #include "client/ask_options.h"
 
+#include "absl/strings/str_split.h"
+
 namespace chorus {
 namespace {
+
+constexpr const char* kPromptSection = "Prompt:";
 
 constexpr const char* kIntro =
     "Asks a question in several wordings and prints the one fused answer as it comes.";
@@ -40,9 +44,7 @@ Examples:
 Exit code: 0 done, 1 failure, 2 wrong usage.)";
 
 void AddPromptFlags(FlagParser& parser, AskOptions& options) {
-  parser.AddSection("Prompt:");
-  parser.AddFlag("paraphrase", "TEXT", "another wording of the question; repeat it for more",
-                 Append(&options.paraphrases));
+  parser.AddSection(kPromptSection);
   parser.AddFlag("template", EnumSyntax<v1::Template>(),
                  "chat template around the prompts; default auto: the model's own; none if "
                  "--prefix or --suffix is given",
@@ -57,18 +59,21 @@ void AddPromptFlags(FlagParser& parser, AskOptions& options) {
                  IntoUnescaped(&options.separator));
 }
 
-// "all" or one method; repeatable.
-FlagSetter AppendMethod(std::vector<v1::FusionMethod>* methods) {
+// "all", or methods separated by commas; repeatable.
+FlagSetter AppendMethods(std::vector<v1::FusionMethod>* methods) {
   return [methods](const std::string& value) -> absl::Status {
     if (value == "all") {
       for (const auto& [name, method] : EnumChoices<v1::FusionMethod>()) methods->push_back(method);
       return absl::OkStatus();
     }
-    const absl::StatusOr<v1::FusionMethod> method = ParseEnum<v1::FusionMethod>(value);
-    if (!method.ok()) {
-      return absl::InvalidArgumentError(absl::StrCat(method.status().message(), ", all"));
+    const std::vector<std::string> names = absl::StrSplit(value, ',');
+    for (const std::string& name : names) {
+      const absl::StatusOr<v1::FusionMethod> method = ParseEnum<v1::FusionMethod>(name);
+      if (!method.ok()) {
+        return absl::InvalidArgumentError(absl::StrCat(method.status().message(), ", all"));
+      }
+      methods->push_back(*method);
     }
-    methods->push_back(*method);
     return absl::OkStatus();
   };
 }
@@ -84,9 +89,9 @@ FlagSetter IntoPreset(bool* is_prototype) {
 void AddFusionFlags(FlagParser& parser, AskOptions& options) {
   parser.AddSection("Fusion:");
   parser.AddFlag("method", absl::StrCat(EnumSyntax<v1::FusionMethod>(), "|all"),
-                 "how the prompts become one answer; default attention; all asks by every method "
-                 "in turn; may be repeated",
-                 AppendMethod(&options.methods));
+                 "how the prompts become one answer; default attention; several, separated by "
+                 "commas or in flags of their own, are taken in turn",
+                 AppendMethods(&options.methods));
   parser.AddFlag("preset", "prototype",
                  "the founding prototype's settings: --prefix= --suffix= "
                  "--separator=\"\\n\\n[SEP]\\n\\n\" --separators=isolated --positions=sequential "
@@ -209,12 +214,19 @@ void FillStopping(const AskOptions& options, v1::Stopping& stopping) {
 
 }  // namespace
 
-FlagParser MakeAskParser(AskOptions& options) {
-  FlagParser parser("chorus ask", "\"QUESTION\" [--paraphrase=TEXT ...] [flags]", kIntro);
+void AddRequestFlags(FlagParser& parser, AskOptions& options) {
   AddPromptFlags(parser, options);
   AddFusionFlags(parser, options);
   AddSamplingFlags(parser, options);
   AddStoppingFlags(parser, options);
+}
+
+FlagParser MakeAskParser(AskOptions& options) {
+  FlagParser parser("chorus ask", "\"QUESTION\" [--paraphrase=TEXT ...] [flags]", kIntro);
+  parser.AddSection(kPromptSection);
+  parser.AddFlag("paraphrase", "TEXT", "another wording of the question; repeat it for more",
+                 Append(&options.paraphrases));
+  AddRequestFlags(parser, options);
   options.common.AddTo(parser);
   parser.AddEpilogue(kEpilogue);
   return parser;

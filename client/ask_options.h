@@ -49,6 +49,10 @@ struct AskOptions {
   CommonFlags common;
 };
 
+// Adds the flags that say how to ask, whatever is asked: template, fusion, sampling, stopping.
+// `chorus load` takes them too.
+void AddRequestFlags(FlagParser& parser, AskOptions& options);
+
 // The parser of `chorus ask`; it writes into `options`, which must outlive it.
 FlagParser MakeAskParser(AskOptions& options);
 

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <utility>
 
+#include <grpcpp/alarm.h>
 #include <grpcpp/create_channel.h>
 #include <grpcpp/security/credentials.h>
 
@@ -19,12 +20,17 @@ namespace {
 // cut off long ones.
 constexpr int kMaxReceiveBytes = 64 << 20;
 
-std::shared_ptr<grpc::Channel> MakeChannel(const std::string& target) {
+std::shared_ptr<grpc::Channel> MakeChannel(const std::string& target, bool has_own_connection) {
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(kMaxReceiveBytes);
   // gRPC would otherwise send even a loopback call through the http_proxy of the environment.
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, has_own_connection ? 1 : 0);
   return grpc::CreateCustomChannel(target, grpc::InsecureChannelCredentials(), arguments);
+}
+
+absl::Status NoLastMessage() {
+  return absl::InternalError("the stream ended without its last message");
 }
 
 // Waits until the channel is connected. A refused connection ends the wait at once: gRPC itself
@@ -46,18 +52,82 @@ absl::Status WaitUntilConnected(grpc::Channel& channel, const std::string& targe
   return absl::OkStatus();
 }
 
+// One call of StartGenerate. Destroys itself when it has ended.
+//
+// While it waits between reads, a hold keeps gRPC from ending the call, and so this object from
+// being destroyed.
+class GenerateReader final : public grpc::ClientReadReactor<v1::GenerateResponse> {
+ public:
+  // `detach` is called when the call has ended, before on_done.
+  GenerateReader(std::shared_ptr<grpc::ClientContext> context, StreamCallbacks callbacks,
+                 std::function<void()> detach)
+      : context_(std::move(context)),
+        callbacks_(std::move(callbacks)),
+        detach_(std::move(detach)) {}
+
+  void Start(v1::Inference::Stub& stub, const v1::GenerateRequest& request) {
+    stub.async()->Generate(context_.get(), &request, this);
+    StartRead(&event_);
+    StartCall();
+  }
+
+  void OnReadDone(bool ok) override {
+    if (!ok) return;
+    has_finish_ = has_finish_ || event_.has_finish();
+    const absl::Duration pause =
+        callbacks_.on_event ? callbacks_.on_event(event_) : absl::ZeroDuration();
+    if (pause <= absl::ZeroDuration()) {
+      StartRead(&event_);
+      return;
+    }
+    AddHold();
+    // A new alarm each time: the last one may still be returning from its callback.
+    alarm_ = std::make_unique<grpc::Alarm>();
+    alarm_->Set(absl::ToChronoTime(absl::Now() + pause), [this](bool) {
+      StartRead(&event_);
+      RemoveHold();
+    });
+  }
+
+  void OnDone(const grpc::Status& status) override {
+    const absl::Status end = status.ok() && !has_finish_ ? NoLastMessage() : ToAbslStatus(status);
+    const std::function<void(const absl::Status&)> on_done = std::move(callbacks_.on_done);
+    detach_();
+    // Before on_done, which lets the owner destroy the client: the context holds the channel, and
+    // a channel destroyed here, on a thread of gRPC's own, would wait for this very thread.
+    delete this;
+    if (on_done) on_done(end);
+  }
+
+ private:
+  const std::shared_ptr<grpc::ClientContext> context_;
+  StreamCallbacks callbacks_;
+  const std::function<void()> detach_;
+  v1::GenerateResponse event_;
+  bool has_finish_ = false;
+  std::unique_ptr<grpc::Alarm> alarm_;
+};
+
 }  // namespace
 
 void Cancellation::Cancel() {
-  absl::MutexLock lock(&mutex_);
-  cancelled_ = true;
-  if (context_ != nullptr) context_->TryCancel();
+  std::shared_ptr<grpc::ClientContext> context;
+  {
+    absl::MutexLock lock(&mutex_);
+    cancelled_ = true;
+    context = context_;
+  }
+  if (context != nullptr) context->TryCancel();
 }
 
-void Cancellation::Attach(grpc::ClientContext* context) {
-  absl::MutexLock lock(&mutex_);
-  context_ = context;
-  if (context_ != nullptr && cancelled_) context_->TryCancel();
+void Cancellation::Attach(std::shared_ptr<grpc::ClientContext> context) {
+  bool is_over = false;
+  {
+    absl::MutexLock lock(&mutex_);
+    context_ = context;
+    is_over = cancelled_;
+  }
+  if (context != nullptr && is_over) context->TryCancel();
 }
 
 struct ChorusClient::Connection {
@@ -91,7 +161,7 @@ ChorusClient::~ChorusClient() = default;
 
 absl::StatusOr<ChorusClient> ChorusClient::Connect(const std::string& target,
                                                    const ClientOptions& options) {
-  const std::shared_ptr<grpc::Channel> channel = MakeChannel(target);
+  const std::shared_ptr<grpc::Channel> channel = MakeChannel(target, options.has_own_connection);
   CHORUS_RETURN_IF_ERROR(WaitUntilConnected(*channel, target, options.connect_timeout));
   auto connection = std::make_unique<Connection>();
   connection->stub = v1::Inference::NewStub(channel);
@@ -102,10 +172,10 @@ absl::StatusOr<ChorusClient> ChorusClient::Connect(const std::string& target,
 absl::StatusOr<v1::FinishInfo> ChorusClient::Generate(const v1::GenerateRequest& request,
                                                       const EventCallback& on_event,
                                                       Cancellation* cancellation) {
-  grpc::ClientContext context;
-  connection_->Prepare(context);
-  if (cancellation != nullptr) cancellation->Attach(&context);
-  const auto reader = connection_->stub->Generate(&context, request);
+  const auto context = std::make_shared<grpc::ClientContext>();
+  connection_->Prepare(*context);
+  if (cancellation != nullptr) cancellation->Attach(context);
+  const auto reader = connection_->stub->Generate(context.get(), request);
   v1::FinishInfo finish;
   bool has_finish = false;
   v1::GenerateResponse event;
@@ -119,8 +189,20 @@ absl::StatusOr<v1::FinishInfo> ChorusClient::Generate(const v1::GenerateRequest&
   const grpc::Status status = reader->Finish();
   if (cancellation != nullptr) cancellation->Attach(nullptr);
   CHORUS_RETURN_IF_ERROR(ToAbslStatus(status));
-  if (!has_finish) return absl::InternalError("the stream ended without its last message");
+  if (!has_finish) return NoLastMessage();
   return finish;
+}
+
+void ChorusClient::StartGenerate(const v1::GenerateRequest& request, StreamCallbacks callbacks,
+                                 Cancellation* cancellation) {
+  auto context = std::make_shared<grpc::ClientContext>();
+  connection_->Prepare(*context);
+  const auto detach = [cancellation] {
+    if (cancellation != nullptr) cancellation->Attach(nullptr);
+  };
+  if (cancellation != nullptr) cancellation->Attach(context);
+  auto* reader = new GenerateReader(std::move(context), std::move(callbacks), detach);
+  reader->Start(*connection_->stub, request);
 }
 
 absl::StatusOr<v1::TokenizeResponse> ChorusClient::Tokenize(const std::string& text,

@@ -23,10 +23,12 @@ struct ClientOptions {
   absl::Duration deadline = absl::Minutes(5);
   // How long Connect waits for the server to accept a connection.
   absl::Duration connect_timeout = absl::Seconds(5);
+  // Clients of one server share a TCP connection within a process, unless this is set.
+  bool has_own_connection = false;
 };
 
-// Ends a running Generate from another thread. Thread-safe; outlives the call it is given to; one
-// call at a time. Once cancelled it stays so: a call started with it ends at once.
+// Ends a running Generate or StartGenerate from another thread. Thread-safe; outlives the call it
+// is given to; one call at a time. Once cancelled it stays so: a call started with it ends at once.
 class Cancellation {
  public:
   Cancellation() = default;
@@ -38,15 +40,26 @@ class Cancellation {
  private:
   friend class ChorusClient;
 
-  void Attach(grpc::ClientContext* context) ABSL_LOCKS_EXCLUDED(mutex_);
+  void Attach(std::shared_ptr<grpc::ClientContext> context) ABSL_LOCKS_EXCLUDED(mutex_);
 
   absl::Mutex mutex_;
   bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
-  grpc::ClientContext* context_ ABSL_GUARDED_BY(mutex_) = nullptr;  // of the running call, or null
+  // Of the running call, or null. Shared, because cancelling happens outside the lock.
+  std::shared_ptr<grpc::ClientContext> context_ ABSL_GUARDED_BY(mutex_);
 };
 
-// A connection to one Chorus server. Thread-safe: any number of calls may run at a time, each
-// blocks its caller. Movable; calls must have ended when it is destroyed.
+// What StartGenerate calls, on gRPC's threads, one at a time for each call. Neither may block.
+struct StreamCallbacks {
+  // For every message as it comes. Returns how long to wait before the next one is read, zero for
+  // at once: a reader that waits is what the server sees as a slow one. While it waits, the end of
+  // the call goes unnoticed too.
+  std::function<absl::Duration(const v1::GenerateResponse& event)> on_event;
+  // Once, last: how the call ended.
+  std::function<void(const absl::Status& status)> on_done;
+};
+
+// A connection to one Chorus server. Thread-safe: any number of calls may run at a time, each but
+// StartGenerate blocks its caller. Movable; calls must have ended when it is destroyed.
 //
 // Every error is an absl::Status with the server's code and one readable line, which names the
 // offending fields (see ToAbslStatus). Besides the server's own: DEADLINE_EXCEEDED past
@@ -80,6 +93,11 @@ class ChorusClient {
   absl::StatusOr<v1::FinishInfo> Generate(const v1::GenerateRequest& request,
                                           const EventCallback& on_event = nullptr,
                                           Cancellation* cancellation = nullptr);
+
+  // Starts asking and returns at once: any number of calls run without a thread of their own.
+  // `cancellation` may be null; it may be destroyed once on_done was called.
+  void StartGenerate(const v1::GenerateRequest& request, StreamCallbacks callbacks,
+                     Cancellation* cancellation = nullptr);
 
   // Token ids of `text` and their spellings. With `recognize_special` the spellings of special
   // tokens become those tokens; otherwise they are plain text.

@@ -23,6 +23,7 @@ constexpr std::array kCommands = {
     Command{"ask", "asks a question in several wordings, prints the fused answer", RunAsk},
     Command{"info", "says which model is served, and its limits", RunInfo},
     Command{"tokenize", "prints the token ids of a text", RunTokenize},
+    Command{"load", "asks many questions at a time, measures latency and throughput", RunLoad},
     Command{"detokenize", "prints the text of token ids", RunDetokenize},
 };
 

@@ -12,6 +12,7 @@ namespace chorus {
 int RunAsk(const std::vector<std::string>& arguments, Console& console);
 int RunInfo(const std::vector<std::string>& arguments, Console& console);
 int RunTokenize(const std::vector<std::string>& arguments, Console& console);
+int RunLoad(const std::vector<std::string>& arguments, Console& console);
 int RunDetokenize(const std::vector<std::string>& arguments, Console& console);
 
 }  // namespace chorus

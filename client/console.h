@@ -10,8 +10,9 @@ struct Console {
   std::istream& in;
   std::ostream& out;
   std::ostream& err;
-  bool is_terminal = false;  // `out` is a terminal: statistics and headings beside the answer
-  bool has_colours = false;  // only ever true on a terminal
+  bool is_terminal = false;      // `out` is a terminal: statistics and headings beside the answer
+  bool has_colours = false;      // only ever true on a terminal
+  bool err_is_terminal = false;  // `err` is one: progress is redrawn there
 };
 
 // Exit codes of the command.

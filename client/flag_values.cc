@@ -13,6 +13,11 @@ absl::Status ParseNumber(const std::string& value, float* number) {
   return absl::InvalidArgumentError("is not a number");
 }
 
+absl::Status ParseNumber(const std::string& value, double* number) {
+  if (absl::SimpleAtod(value, number)) return absl::OkStatus();
+  return absl::InvalidArgumentError("is not a number");
+}
+
 template <typename Integer>
 absl::Status ParseNumber(const std::string& value, Integer* number) {
   if (absl::SimpleAtoi(value, number)) return absl::OkStatus();
@@ -66,6 +71,7 @@ FlagSetter Into(std::optional<std::string>* target) {
 }
 
 FlagSetter Into(std::optional<float>* target) { return IntoNumber(target); }
+FlagSetter Into(std::optional<double>* target) { return IntoNumber(target); }
 FlagSetter Into(std::optional<int32_t>* target) { return IntoNumber(target); }
 FlagSetter Into(std::optional<uint64_t>* target) { return IntoNumber(target); }
 FlagSetter IntoList(std::vector<float>* target) { return IntoNumbers(target); }
@@ -84,6 +90,10 @@ FlagSetter Into(absl::Duration* target) {
     *target = duration;
     return absl::OkStatus();
   };
+}
+
+FlagSetter Into(std::optional<absl::Duration>* target) {
+  return [target](const std::string& value) { return Into(&target->emplace())(value); };
 }
 
 FlagSetter Append(std::vector<std::string>* target) {

@@ -25,9 +25,11 @@ using FlagSetter = std::function<absl::Status(const std::string& value)>;
 FlagSetter Into(std::string* target);
 FlagSetter Into(std::optional<std::string>* target);
 FlagSetter Into(std::optional<float>* target);
+FlagSetter Into(std::optional<double>* target);
 FlagSetter Into(std::optional<int32_t>* target);
 FlagSetter Into(std::optional<uint64_t>* target);
 FlagSetter Into(absl::Duration* target);  // "90s", "1m30s", "500ms", or a plain number of seconds
+FlagSetter Into(std::optional<absl::Duration>* target);
 FlagSetter IntoList(std::vector<float>* target);    // "0.5,1,1"
 FlagSetter IntoList(std::vector<int32_t>* target);  // "5,17,2"
 FlagSetter Append(std::vector<std::string>* target);

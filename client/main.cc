@@ -26,7 +26,8 @@ int main(int argc, char** argv) {
                              .out = std::cout,
                              .err = std::cerr,
                              .is_terminal = is_terminal,
-                             .has_colours = is_terminal && WantsColours()};
+                             .has_colours = is_terminal && WantsColours(),
+                             .err_is_terminal = isatty(STDERR_FILENO) != 0};
   const int code = chorus::RunCommandLine(std::vector<std::string>(argv + 1, argv + argc), console);
   std::cout.flush();
   if (std::cout) return code;

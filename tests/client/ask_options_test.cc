@@ -148,6 +148,12 @@ TEST(AskOptionsTest, AllIsEveryMethodOfTheContractOnce) {
   EXPECT_EQ(options.methods.back(), v1::FUSION_METHOD_VOTE);
 }
 
+TEST(AskOptionsTest, MethodsComeInOneListOrInFlagsOfTheirOwn) {
+  EXPECT_THAT(
+      Parsed({"Why?", "--method=vote,attention", "--method=prob_max"}).methods,
+      ElementsAre(v1::FUSION_METHOD_VOTE, v1::FUSION_METHOD_ATTENTION, v1::FUSION_METHOD_PROB_MAX));
+}
+
 TEST(AskOptionsTest, AmongSeveralMethodsWeightsGoToTheMeansAlone) {
   const AskOptions options = Parsed({"Why?", "--method=all", "--weights=1,2"});
   for (const v1::FusionMethod method : options.methods) {

@@ -8,6 +8,7 @@
 #include <gtest/gtest.h>
 
 #include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
 
 #include "client/grpc_error.h"
 #include "tests/client/fake_service.h"
@@ -96,6 +97,80 @@ TEST(ChorusClientTest, TheDeadlineEndsACallThatWouldNeverEnd) {
   auto client = ChorusClient::Connect(service.target(), {.deadline = absl::Milliseconds(200)});
   ASSERT_TRUE(client.ok()) << client.status();
   EXPECT_EQ(client->Generate(Question()).status().code(), absl::StatusCode::kDeadlineExceeded);
+}
+
+// What one StartGenerate call said, gathered until its end.
+struct Stream {
+  std::vector<int> cases;
+  absl::Status status;
+  absl::Notification is_done;
+};
+
+StreamCallbacks GatherInto(Stream& stream, absl::Duration pause = absl::ZeroDuration()) {
+  return {.on_event =
+              [&stream, pause](const v1::GenerateResponse& event) {
+                stream.cases.push_back(event.event_case());
+                return pause;
+              },
+          .on_done =
+              [&stream](const absl::Status& status) {
+                stream.status = status;
+                stream.is_done.Notify();
+              }};
+}
+
+TEST(ChorusClientTest, StartedCallsRunBesideEachOtherWithoutAThreadEach) {
+  FakeService service;
+  service.events = PlainAnswer({"Par", "is"});
+  auto client = ChorusClient::Connect(service.target(), {.has_own_connection = true});
+  ASSERT_TRUE(client.ok()) << client.status();
+  std::vector<Stream> streams(20);
+  for (Stream& stream : streams) client->StartGenerate(Question(), GatherInto(stream));
+  for (Stream& stream : streams) {
+    stream.is_done.WaitForNotification();
+    EXPECT_TRUE(stream.status.ok()) << stream.status;
+    EXPECT_THAT(stream.cases, ElementsAre(1, 2, 2, 3));
+  }
+}
+
+TEST(ChorusClientTest, AStartedCallThatPausesBetweenReadsMissesNothing) {
+  FakeService service;
+  service.events = PlainAnswer({"Par", "is"});
+  auto client = ChorusClient::Connect(service.target());
+  ASSERT_TRUE(client.ok()) << client.status();
+  Stream stream;
+  client->StartGenerate(Question(), GatherInto(stream, /*pause=*/absl::Milliseconds(2)));
+  stream.is_done.WaitForNotification();
+  EXPECT_TRUE(stream.status.ok()) << stream.status;
+  EXPECT_THAT(stream.cases, ElementsAre(1, 2, 2, 3));
+}
+
+TEST(ChorusClientTest, AStartedCallEndsByCancelAlsoWhileItPauses) {
+  for (const absl::Duration pause : {absl::ZeroDuration(), absl::Milliseconds(20)}) {
+    FakeService service;
+    service.events = PlainAnswer({"Par"});
+    service.events.pop_back();
+    service.waits_for_cancel = true;
+    auto client = ChorusClient::Connect(service.target());
+    ASSERT_TRUE(client.ok()) << client.status();
+    Cancellation cancellation;
+    Stream stream;
+    client->StartGenerate(Question(), GatherInto(stream, pause), &cancellation);
+    while (service.requests().empty()) absl::SleepFor(absl::Milliseconds(1));
+    cancellation.Cancel();
+    stream.is_done.WaitForNotification();
+    EXPECT_EQ(stream.status.code(), absl::StatusCode::kCancelled) << stream.status;
+  }
+}
+
+TEST(ChorusClientTest, AStartedCallWithoutItsLastMessageIsAnError) {
+  FakeService service;
+  auto client = ChorusClient::Connect(service.target());
+  ASSERT_TRUE(client.ok()) << client.status();
+  Stream stream;
+  client->StartGenerate(Question(), GatherInto(stream));
+  stream.is_done.WaitForNotification();
+  EXPECT_EQ(stream.status.code(), absl::StatusCode::kInternal);
 }
 
 TEST(ChorusClientTest, ConnectNamesTheTargetThatDoesNotAnswer) {

@@ -158,10 +158,11 @@ TEST(CommandLineUsageTest, WithoutAServerTheLineSaysHowToStartOne) {
 }
 
 TEST(CommandLineUsageTest, WrongUsageIsOneLineAndExitCodeTwo) {
-  const std::vector<std::vector<std::string>> cases = {
-      {"aks"},           {"--bogus"},      {"ask"},
-      {"ask", "a", "b"}, {"ask", "--x=1"}, {"ask", "q", "--top_k=x"},
-      {"tokenize"},      {"detokenize"},   {"info", "word"}};
+  const std::vector<std::vector<std::string>> cases = {{"aks"},          {"--bogus"},
+                                                       {"ask"},          {"ask", "a", "b"},
+                                                       {"ask", "--x=1"}, {"ask", "q", "--top_k=x"},
+                                                       {"tokenize"},     {"detokenize"},
+                                                       {"info", "word"}, {"load"}};
   for (const std::vector<std::string>& arguments : cases) {
     const Outcome outcome = RunChorus(arguments);
     EXPECT_EQ(outcome.code, 2) << arguments.front();
@@ -178,7 +179,7 @@ TEST(CommandLineUsageTest, HelpOfTheProgramAndOfEveryCommandNeedsNoServer) {
     EXPECT_EQ(outcome.code, 0);
     EXPECT_THAT(outcome.out, HasSubstr("Usage: chorus COMMAND"));
   }
-  for (const char* command : {"ask", "info", "tokenize", "detokenize"}) {
+  for (const char* command : {"ask", "info", "tokenize", "load", "detokenize"}) {
     const Outcome outcome = RunChorus({command, "--help"});
     EXPECT_EQ(outcome.code, 0);
     EXPECT_THAT(outcome.out, HasSubstr(absl::StrCat("Usage: chorus ", command)));

@@ -33,6 +33,9 @@ grpc::Status FakeService::Generate(grpc::ServerContext* context, const v1::Gener
   {
     absl::MutexLock lock(&mutex_);
     requests_.push_back(*request);
+    if (fails_every > 0 && requests_.size() % fails_every == 0) {
+      return grpc::Status(grpc::StatusCode::UNAVAILABLE, "fails as told");
+    }
   }
   for (const v1::GenerateResponse& event : events) writer->Write(event);
   while (waits_for_cancel && !context->IsCancelled()) absl::SleepFor(absl::Milliseconds(1));
@@ -57,7 +60,7 @@ grpc::Status FakeService::Detokenize(grpc::ServerContext*, const v1::DetokenizeR
                                      v1::DetokenizeResponse* response) {
   for (const int32_t id : request->token_ids()) {
     if (id < 0 || id > 256) return BadField("bad token id", "token_ids", "must be in [0, 257)");
-    if (id < 256) response->mutable_text()->push_back(static_cast<char>(id));
+    if (id < 256) response->mutable_text()->push_back(static_cast<char>(id < 128 ? id : '?'));
     if (id == 256 && !request->skip_special()) response->mutable_text()->append("<s>");
   }
   return grpc::Status::OK;

@@ -25,13 +25,15 @@ class FakeService final : public v1::Inference::Service {
   std::vector<v1::GenerateResponse> events;  // what Generate streams
   grpc::Status status;                       // what Generate ends with
   bool waits_for_cancel = false;             // Generate goes on until the caller ends the call
+  int fails_every = 0;  // every n-th Generate ends at once with UNAVAILABLE; 0 for none
 
   // Requests of Generate so far, in order.
   std::vector<v1::GenerateRequest> requests() const ABSL_LOCKS_EXCLUDED(mutex_);
 
   grpc::Status Generate(grpc::ServerContext* context, const v1::GenerateRequest* request,
                         grpc::ServerWriter<v1::GenerateResponse>* writer) override;
-  // One token a byte, whose id is the byte; 256 for a recognised "<s>".
+  // One token a byte, whose id is the byte; 256 for a recognised "<s>". A byte that is not ASCII is
+  // detokenised as "?".
   grpc::Status Tokenize(grpc::ServerContext* context, const v1::TokenizeRequest* request,
                         v1::TokenizeResponse* response) override;
   grpc::Status Detokenize(grpc::ServerContext* context, const v1::DetokenizeRequest* request,
