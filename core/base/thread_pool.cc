@@ -1,5 +1,7 @@
 #include "core/base/thread_pool.h"
 
+#include <new>
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -30,12 +32,8 @@ ThreadPool::ThreadPool(int num_threads) {
 }
 
 ThreadPool::~ThreadPool() {
-  {
-    absl::MutexLock lock(&mutex_);
-    stopping_.store(true, std::memory_order_release);
-    generation_.fetch_add(1, std::memory_order_release);
-    wake_.SignalAll();
-  }
+  stopping_.store(true, std::memory_order_relaxed);
+  Announce(/*open=*/0);
   for (std::thread& thread : threads_) thread.join();
 }
 
@@ -47,23 +45,51 @@ void ThreadPool::ParallelFor(int64_t num_tasks, const std::function<void(int64_t
   body_ = &body;
   num_tasks_ = num_tasks;
   next_task_.store(0, std::memory_order_relaxed);
-  num_running_.store(static_cast<int>(threads_.size()), std::memory_order_relaxed);
-  {
-    // Under the lock, so that no thread can miss the raise between its last look and its sleep.
-    absl::MutexLock lock(&mutex_);
-    generation_.fetch_add(1, std::memory_order_release);
-    if (num_sleeping_ > 0) wake_.SignalAll();
-  }
+  Announce(kOpen);
   RunTasks();
+  region_.fetch_and(~kOpen, std::memory_order_acq_rel);
   // The tail of a region is at most one task long: yield now and then in case the machine has
   // fewer free cores than the team has threads.
-  for (int spins = 1; num_running_.load(std::memory_order_acquire) != 0; ++spins) {
+  for (int spins = 1; (region_.load(std::memory_order_acquire) & kThreads) != 0; ++spins) {
     if (spins % kSpinIterations == 0) {
       std::this_thread::yield();
     } else {
       Pause();
     }
   }
+}
+
+void* ThreadPool::Scratch(size_t bytes) {
+  if (bytes > scratch_bytes_) {
+    constexpr size_t kAlignment = 64;
+    scratch_.reset();
+    scratch_bytes_ = 0;
+    const size_t rounded = (bytes + kAlignment - 1) / kAlignment * kAlignment;
+    scratch_.reset(std::aligned_alloc(kAlignment, rounded));
+    if (scratch_ == nullptr) throw std::bad_alloc();
+    scratch_bytes_ = rounded;
+  }
+  return scratch_.get();
+}
+
+// Only between regions, when no thread of the team is in one.
+void ThreadPool::Announce(uint64_t open) {
+  // Under the lock, so that no thread can miss it between its last look and its sleep.
+  absl::MutexLock lock(&mutex_);
+  const uint64_t number = (region_.load(std::memory_order_relaxed) >> kNumberShift) + 1;
+  region_.store((number << kNumberShift) | open, std::memory_order_release);
+  if (num_sleeping_ > 0) wake_.SignalAll();
+}
+
+bool ThreadPool::TryJoin() {
+  uint64_t region = region_.load(std::memory_order_relaxed);
+  while ((region & kOpen) != 0) {
+    if (region_.compare_exchange_weak(region, region + kOneThread, std::memory_order_acquire,
+                                      std::memory_order_relaxed)) {
+      return true;
+    }
+  }
+  return false;
 }
 
 void ThreadPool::RunTasks() {
@@ -75,21 +101,23 @@ void ThreadPool::RunTasks() {
 }
 
 void ThreadPool::ThreadMain() {
+  const auto number = [this] { return region_.load(std::memory_order_acquire) >> kNumberShift; };
   uint64_t seen = 0;
   for (;;) {
-    for (int i = 0; i < kSpinIterations && generation_.load(std::memory_order_acquire) == seen; ++i) {
-      Pause();
-    }
-    if (generation_.load(std::memory_order_acquire) == seen) {
+    for (int i = 0; i < kSpinIterations && number() == seen; ++i) Pause();
+    if (number() == seen) {
       absl::MutexLock lock(&mutex_);
       ++num_sleeping_;
-      while (generation_.load(std::memory_order_acquire) == seen) wake_.Wait(&mutex_);
+      while (number() == seen) wake_.Wait(&mutex_);
       --num_sleeping_;
     }
-    seen = generation_.load(std::memory_order_acquire);
-    if (stopping_.load(std::memory_order_acquire)) return;
+    if (stopping_.load(std::memory_order_relaxed)) return;
+    seen = number();
+    if (!TryJoin()) continue;
+    // The region that was joined may be a later one than the one just seen.
+    seen = number();
     RunTasks();
-    num_running_.fetch_sub(1, std::memory_order_release);
+    region_.fetch_sub(kOneThread, std::memory_order_release);
   }
 }
 

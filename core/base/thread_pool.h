@@ -2,7 +2,9 @@
 
 #include <atomic>
 #include <cstdint>
+#include <cstdlib>
 #include <functional>
+#include <memory>
 #include <thread>
 #include <vector>
 
@@ -35,18 +37,40 @@ class ThreadPool {
   // Which thread runs a task is not fixed: a result must not depend on it.
   void ParallelFor(int64_t num_tasks, const std::function<void(int64_t)>& body);
 
+  // At least `bytes` of memory, aligned to 64, for what the owner computes next; kept between calls
+  // so that a step allocates nothing. Valid until the next call; contents are lost.
+  void* Scratch(size_t bytes);
+
  private:
+  // The present region in one word, so that a thread joins it exactly if it is still open: its
+  // number, whether it is open, and how many threads of the team are in it. The caller closes it
+  // when no task is left and waits for those that joined only: a thread that sleeps through a
+  // region, because the machine has fewer free cores than the team has threads, stalls nobody.
+  static constexpr uint64_t kOneThread = 1;
+  static constexpr uint64_t kThreads = (uint64_t{1} << 31) - 1;
+  static constexpr uint64_t kOpen = uint64_t{1} << 31;
+  static constexpr int kNumberShift = 32;
+
   void ThreadMain();
   void RunTasks();
+  // Makes a new region known, open or not, and wakes the team.
+  void Announce(uint64_t open);
+  // Joins the region if it is open.
+  bool TryJoin();
 
-  // The current region. Written by the caller before `generation_` is raised, read by the team
-  // after they see it raised, so plain members suffice for what does not change in a region.
+  std::atomic<uint64_t> region_{0};
+  // Written by the caller before the region opens, read by those that joined it: plain members
+  // suffice for what does not change in a region.
   const std::function<void(int64_t)>* body_ = nullptr;
   int64_t num_tasks_ = 0;
   std::atomic<int64_t> next_task_{0};
-  std::atomic<int> num_running_{0};  // team threads that have not yet left the region
-  std::atomic<uint64_t> generation_{0};
   std::atomic<bool> stopping_{false};
+
+  struct FreeMemory {
+    void operator()(void* memory) const { std::free(memory); }
+  };
+  std::unique_ptr<void, FreeMemory> scratch_;
+  size_t scratch_bytes_ = 0;
 
   absl::Mutex mutex_;
   // Only touched under mutex_; atomic because ThreadSanitizer cannot see into the system's absl.

@@ -33,7 +33,8 @@ constexpr int kHalf = kPanelColumns / 2;
 // 2 * 6 + 3 fill 15 of the 16 that the other targets have.
 constexpr int kTileRows = kLanes == 16 ? 14 : 6;
 
-// Features per pass over the rows: a slice of the panel (24 KB) stays in L1 while the rows pass.
+// Features per pass over the rows, an even number: a slice of the panel (24 KB) stays in L1 while
+// the rows pass.
 constexpr int32_t kSliceFeatures = 192;
 
 // How far ahead of its use a weight is asked for when weights are read once: two pages cover the
@@ -47,13 +48,20 @@ HWY_INLINE void LoadWeights(const float* weights, int64_t k, int c, FloatVector&
   high = hn::LoadU(d, weights + k * kPanelColumns + kHalf + c);
 }
 
-HWY_INLINE void LoadWeights(const uint32_t* weights, int64_t k, int c, FloatVector& low,
-                            FloatVector& high) {
+// Of feature k, whose word it shares with its neighbour: see LinearTask.
+HWY_INLINE FloatVector FromWords(hn::Vec<WordTag> words, int64_t k) {
   const FloatTag d;
   const WordTag dw;
-  const auto words = hn::LoadU(dw, weights + k * kHalf + c);
-  low = hn::BitCast(d, hn::ShiftLeft<16>(words));
-  high = hn::BitCast(d, hn::And(words, hn::Set(dw, 0xFFFF0000u)));
+  return k % 2 == 0 ? hn::BitCast(d, hn::ShiftLeft<16>(words))
+                    : hn::BitCast(d, hn::And(words, hn::Set(dw, 0xFFFF0000u)));
+}
+
+HWY_INLINE void LoadWeights(const uint32_t* weights, int64_t k, int c, FloatVector& low,
+                            FloatVector& high) {
+  const WordTag dw;
+  const uint32_t* words = weights + k / 2 * kPanelColumns + c;
+  low = FromWords(hn::LoadU(dw, words), k);
+  high = FromWords(hn::LoadU(dw, words + kHalf), k);
 }
 
 // A tile of kRows x 2 vectors: y = init + x W, one chain of MulAdd in ascending k for each output.
@@ -64,7 +72,6 @@ void LinearTile(const Weight* HWY_RESTRICT weights, int32_t num_features,
                 const float* HWY_RESTRICT x, int64_t x_stride, const float* init,
                 int64_t init_stride, float* y, int64_t y_stride) {
   const FloatTag d;
-  constexpr int64_t kWeightStride = std::is_same_v<Weight, float> ? kPanelColumns : kHalf;
   for (int c = 0; c < kHalf; c += kLanes) {
     FloatVector low_sum[kRows], high_sum[kRows];
 #pragma GCC unroll 16
@@ -72,12 +79,7 @@ void LinearTile(const Weight* HWY_RESTRICT weights, int32_t num_features,
       low_sum[r] = hn::LoadU(d, init + r * init_stride + c);
       high_sum[r] = hn::LoadU(d, init + r * init_stride + kHalf + c);
     }
-    for (int64_t k = 0; k < num_features; ++k) {
-      hwy::Prefetch(reinterpret_cast<const char*>(weights + k * kWeightStride) + kPrefetchBytes);
-      if constexpr (std::is_same_v<Weight, float>) {
-        hwy::Prefetch(reinterpret_cast<const char*>(weights + k * kWeightStride) + kPrefetchBytes +
-                      64);
-      }
+    const auto add_feature = [&](int64_t k) HWY_ATTR {
       FloatVector low, high;
       LoadWeights(weights, k, c, low, high);
 #pragma GCC unroll 16
@@ -86,7 +88,21 @@ void LinearTile(const Weight* HWY_RESTRICT weights, int32_t num_features,
         low_sum[r] = hn::MulAdd(x_rk, low, low_sum[r]);
         high_sum[r] = hn::MulAdd(x_rk, high, high_sum[r]);
       }
+    };
+    // Two features at a time: they share their bfloat16 words and a float32 prefetch.
+    int64_t k = 0;
+    for (; k + 2 <= num_features; k += 2) {
+      constexpr int64_t kPairBytes = std::is_same_v<Weight, float>
+                                         ? 2 * kPanelColumns * 4
+                                         : kPanelColumns * 4;
+      const char* ahead = reinterpret_cast<const char*>(weights) + k / 2 * kPairBytes;
+      for (int64_t line = 0; line < kPairBytes; line += 64) {
+        hwy::Prefetch(ahead + kPrefetchBytes + line);
+      }
+      add_feature(k);
+      add_feature(k + 1);
     }
+    if (k < num_features) add_feature(k);
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
       hn::StoreU(low_sum[r], d, y + r * y_stride + c);
@@ -122,7 +138,7 @@ void LinearSlice(const LinearTask& task, const Weight* weights, int32_t feature_
   }
 }
 
-// bfloat16 [num_features][16] words to float32 [num_features][32].
+// bfloat16 [NumPairs(num_features)][32] words to float32 [num_features][32].
 void ExpandSlice(const uint32_t* weights, int32_t num_features, float* out) {
   const FloatTag d;
   for (int64_t k = 0; k < num_features; ++k) {
@@ -151,7 +167,7 @@ void LinearPanel(const LinearTask& task, float* y, int64_t y_stride) {
     const int32_t num_features = std::min(kSliceFeatures, task.in_features - begin);
     const float* slice = floats + int64_t{begin} * kPanelColumns;
     if (task.is_bfloat16) {
-      ExpandSlice(words + int64_t{begin} * kHalf, num_features, expanded);
+      ExpandSlice(words + int64_t{begin} / 2 * kPanelColumns, num_features, expanded);
       slice = expanded;
     }
     LinearSlice(task, slice, begin, num_features, y, y_stride);
@@ -184,6 +200,23 @@ HWY_EXPORT(RunLinearTask);
 
 int64_t CeilDivide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+// Fewer floats than these are rounded by the caller alone: a parallel region costs a microsecond.
+constexpr int64_t kParallelFloats = 32768;
+
+// All rows as words of bfloat16 pairs, [num_rows, NumPairs(size)], in the team's scratch memory.
+const uint32_t* RoundRows(const float* x, int64_t x_stride, int64_t num_rows, int64_t size,
+                          ThreadPool& pool) {
+  const int64_t stride = NumPairs(size);
+  auto* pairs = static_cast<uint32_t*>(pool.Scratch(num_rows * stride * sizeof(uint32_t)));
+  const int64_t num_tasks = num_rows * size < kParallelFloats ? 1 : pool.num_threads() * 2;
+  pool.ParallelFor(num_tasks, [&](int64_t task) {
+    for (int64_t r = task * num_rows / num_tasks; r < (task + 1) * num_rows / num_tasks; ++r) {
+      RoundRowToPairs(x + r * x_stride, size, pairs + r * stride);
+    }
+  });
+  return pairs;
+}
+
 }  // namespace
 
 struct PackedLinear::Packed {
@@ -192,6 +225,7 @@ struct PackedLinear::Packed {
   int32_t out_features = 0;
   int64_t num_panels = 0;
   int64_t panel_bytes = 0;
+  bool uses_dot = false;
   hwy::AlignedFreeUniquePtr<uint8_t[]> weights;  // [num_panels][panel_bytes], see LinearTask
   std::vector<float> bias;                       // [num_panels * 32], zeros where there is none
 
@@ -201,18 +235,20 @@ struct PackedLinear::Packed {
 
 // rows: [32][in_features], zeros for columns past the end.
 void PackedLinear::Packed::StorePanel(int64_t index, const float* rows) {
-  constexpr int32_t kHalf = kPanelColumns / 2;
-  for (int64_t k = 0; k < in_features; ++k) {
-    if (type == WeightType::kFloat32) {
-      float* out = reinterpret_cast<float*>(panel(index)) + k * kPanelColumns;
-      for (int32_t c = 0; c < kPanelColumns; ++c) out[c] = rows[c * int64_t{in_features} + k];
-    } else {
-      uint32_t* out = reinterpret_cast<uint32_t*>(panel(index)) + k * kHalf;
-      for (int32_t c = 0; c < kHalf; ++c) {
-        const uint32_t low = BFloat16FromFloat(rows[c * int64_t{in_features} + k]);
-        const uint32_t high = BFloat16FromFloat(rows[(c + kHalf) * int64_t{in_features} + k]);
-        out[c] = low | (high << 16);
-      }
+  const auto at = [&](int64_t k, int64_t c) { return rows[c * int64_t{in_features} + k]; };
+  if (type == WeightType::kFloat32) {
+    auto* out = reinterpret_cast<float*>(panel(index));
+    for (int64_t k = 0; k < in_features; ++k) {
+      for (int64_t c = 0; c < kPanelColumns; ++c) out[k * kPanelColumns + c] = at(k, c);
+    }
+    return;
+  }
+  auto* out = reinterpret_cast<uint32_t*>(panel(index));
+  for (int64_t k = 0; k < in_features; k += 2) {
+    for (int64_t c = 0; c < kPanelColumns; ++c) {
+      const uint32_t low = BFloat16FromFloat(at(k, c));
+      const uint32_t high = k + 1 < in_features ? BFloat16FromFloat(at(k + 1, c)) : 0;
+      out[k / 2 * kPanelColumns + c] = low | (high << 16);
     }
   }
 }
@@ -227,12 +263,13 @@ int64_t PackedLinear::weight_bytes() const { return packed_->num_panels * packed
 std::unique_ptr<const PackedLinear> PackedLinear::Create(WeightType type, int32_t in_features,
                                                          int32_t out_features,
                                                          const RowReader& read_row,
-                                                         std::vector<float> bias) {
+                                                         std::vector<float> bias,
+                                                         BFloat16Products products) {
   CHECK(in_features > 0 && out_features > 0);
   CHECK(bias.empty() || static_cast<int64_t>(bias.size()) == out_features);
-  const int64_t element_bytes = type == WeightType::kFloat32 ? 4 : 2;
   const int64_t num_panels = CeilDivide(out_features, kPanelColumns);
-  const int64_t panel_bytes = in_features * element_bytes * kPanelColumns;
+  const int64_t num_words = type == WeightType::kFloat32 ? in_features : NumPairs(in_features);
+  const int64_t panel_bytes = num_words * 4 * kPanelColumns;
   CHECK(panel_bytes <= std::numeric_limits<int64_t>::max() / num_panels);
 
   auto packed = std::make_unique<Packed>();
@@ -241,6 +278,8 @@ std::unique_ptr<const PackedLinear> PackedLinear::Create(WeightType type, int32_
   packed->out_features = out_features;
   packed->num_panels = num_panels;
   packed->panel_bytes = panel_bytes;
+  packed->uses_dot = type == WeightType::kBFloat16 && products == BFloat16Products::kFastest &&
+                     HasBFloat16Dot();
   packed->weights = hwy::AllocateAligned<uint8_t>(num_panels * panel_bytes);
   CHECK(packed->weights != nullptr);
   packed->bias = std::move(bias);
@@ -259,12 +298,17 @@ std::unique_ptr<const PackedLinear> PackedLinear::Create(WeightType type, int32_
   return std::unique_ptr<const PackedLinear>(new PackedLinear(std::move(packed)));
 }
 
+bool PackedLinear::rounds_inputs() const { return packed_->uses_dot; }
+
 void PackedLinear::Forward(const float* x, int64_t x_stride, int32_t num_rows, float* y,
                            int64_t y_stride, ThreadPool& pool) const {
   const Packed& packed = *packed_;
   CHECK(num_rows >= 0);
   CHECK(num_rows <= 1 || (x_stride >= packed.in_features && y_stride >= packed.out_features));
   if (num_rows == 0) return;
+  const int64_t pairs_stride = NumPairs(packed.in_features);
+  const uint32_t* x_pairs =
+      packed.uses_dot ? RoundRows(x, x_stride, num_rows, packed.in_features, pool) : nullptr;
   const int64_t num_blocks = CeilDivide(num_rows, kMaxTaskRows);
   // The blocks of rows are the outer loop, so that x stays in L2 while the panels pass.
   pool.ParallelFor(num_blocks * packed.num_panels, [&](int64_t index) {
@@ -282,10 +326,16 @@ void PackedLinear::Forward(const float* x, int64_t x_stride, int32_t num_rows, f
     task.num_rows = static_cast<int32_t>(row_end - row_begin);
     task.x = x + row_begin * x_stride;
     task.x_stride = x_stride;
+    task.x_pairs = x_pairs + row_begin * pairs_stride;
+    task.x_pairs_stride = pairs_stride;
     task.y = y + row_begin * y_stride + column;
     task.y_stride = y_stride;
     task.bias = packed.bias.data() + column;
-    HWY_DYNAMIC_DISPATCH(RunLinearTask)(task);
+    if (packed.uses_dot) {
+      RunDotTask(task);
+    } else {
+      HWY_DYNAMIC_DISPATCH(RunLinearTask)(task);
+    }
   });
 }
 
@@ -299,11 +349,10 @@ void PackedLinear::ReadRow(int32_t row, float* out) const {
     for (int64_t k = 0; k < packed.in_features; ++k) out[k] = weights[k * kPanelColumns];
     return;
   }
-  constexpr int32_t kHalf = kPanelColumns / 2;
-  const uint32_t* words = reinterpret_cast<const uint32_t*>(panel) + c % kHalf;
-  const int shift = c < kHalf ? 0 : 16;
+  const uint32_t* words = reinterpret_cast<const uint32_t*>(panel) + c;
   for (int64_t k = 0; k < packed.in_features; ++k) {
-    out[k] = FloatFromBFloat16(static_cast<uint16_t>(words[k * kHalf] >> shift));
+    const uint32_t word = words[k / 2 * kPanelColumns];
+    out[k] = FloatFromBFloat16(static_cast<uint16_t>(k % 2 == 0 ? word : word >> 16));
   }
 }
 

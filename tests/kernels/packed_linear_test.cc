@@ -21,13 +21,15 @@ struct LinearCase {
   int32_t in_features;
   int32_t out_features;
   bool has_bias;
+  BFloat16Products products = BFloat16Products::kFastest;
 };
 
 std::string CaseName(const testing::TestParamInfo<LinearCase>& info) {
   const LinearCase& test = info.param;
   return std::string(test.type == WeightType::kFloat32 ? "Float32" : "BFloat16") + "K" +
          std::to_string(test.in_features) + "N" + std::to_string(test.out_features) +
-         (test.has_bias ? "Bias" : "");
+         (test.has_bias ? "Bias" : "") +
+         (test.products == BFloat16Products::kFloat32 ? "FloatProducts" : "");
 }
 
 class PackedLinearTest : public testing::TestWithParam<LinearCase> {
@@ -43,7 +45,11 @@ class PackedLinearTest : public testing::TestWithParam<LinearCase> {
         [&](int32_t row, float* out) {
           std::copy_n(weights_.begin() + int64_t{row} * test.in_features, test.in_features, out);
         },
-        bias_);
+        bias_, test.products);
+    if (linear_->rounds_inputs()) {
+      // From here on x is what is multiplied, so that the reference is exact.
+      for (float& value : x_) value = FloatFromBFloat16(BFloat16FromFloat(value));
+    }
     if (test.type == WeightType::kBFloat16) {
       for (float& weight : weights_) weight = FloatFromBFloat16(BFloat16FromFloat(weight));
     }
@@ -139,6 +145,7 @@ TEST_P(PackedLinearTest, ReadRowGivesTheWeightsAsPacked) {
   }
 }
 
+constexpr BFloat16Products kFloatProducts = BFloat16Products::kFloat32;
 INSTANTIATE_TEST_SUITE_P(Shapes, PackedLinearTest,
                          testing::Values(LinearCase{WeightType::kFloat32, 1, 1, false},
                                          LinearCase{WeightType::kBFloat16, 1, 1, true},
@@ -147,7 +154,10 @@ INSTANTIATE_TEST_SUITE_P(Shapes, PackedLinearTest,
                                          LinearCase{WeightType::kFloat32, 192, 64, false},
                                          LinearCase{WeightType::kBFloat16, 193, 64, false},
                                          LinearCase{WeightType::kFloat32, 577, 100, true},
-                                         LinearCase{WeightType::kBFloat16, 576, 97, false}),
+                                         LinearCase{WeightType::kBFloat16, 576, 97, false},
+                                         LinearCase{WeightType::kBFloat16, 1, 1, false, kFloatProducts},
+                                         LinearCase{WeightType::kBFloat16, 37, 31, true, kFloatProducts},
+                                         LinearCase{WeightType::kBFloat16, 577, 97, true, kFloatProducts}),
                          CaseName);
 
 TEST(PackedLinearValueTest, BFloat16WeightsAreRoundedToNearestEven) {
@@ -162,6 +172,28 @@ TEST(PackedLinearValueTest, BFloat16WeightsAreRoundedToNearestEven) {
   std::vector<float> row(pairs.size());
   linear->ReadRow(0, row.data());
   for (size_t i = 0; i < pairs.size(); ++i) EXPECT_EQ(row[i], pairs[i].second) << i;
+}
+
+// Where inputs are rounded, they are rounded to nearest even, once, and nothing else is lost.
+TEST(PackedLinearValueTest, InputsAreRoundedOnlyWhereItIsSaid) {
+  std::mt19937 random(5);
+  constexpr int32_t kSize = 45;
+  const std::vector<float> x = RandomFloats(kSize, random);
+  ThreadPool pool(1);
+  for (const auto products : {BFloat16Products::kFastest, BFloat16Products::kFloat32}) {
+    for (int32_t k = 0; k < kSize; ++k) {
+      const auto pick = PackedLinear::Create(
+          WeightType::kBFloat16, kSize, 1,
+          [&](int32_t, float* out) {
+            std::fill_n(out, kSize, 0.0f);
+            out[k] = 1.0f;
+          },
+          {}, products);
+      float y = 0.0f;
+      pick->Forward(x.data(), kSize, 1, &y, 1, pool);
+      EXPECT_EQ(y, pick->rounds_inputs() ? FloatFromBFloat16(BFloat16FromFloat(x[k])) : x[k]) << k;
+    }
+  }
 }
 
 TEST(PackedLinearValueTest, NoRowsAreNoWork) {
