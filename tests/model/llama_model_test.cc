@@ -177,7 +177,7 @@ TEST_P(LlamaModelTest, AgreesWithADoublePrecisionForwardUnderTheSegmentMask) {
   }
 }
 
-TEST_P(LlamaModelTest, BFloat16RoundsWeightsKeysAndValuesAndNothingElse) {
+TEST_P(LlamaModelTest, BFloat16RoundsWhatItSaysAndNothingElse) {
   const TestSequence sequence = FusedSequence(PositionMode::kOverlapping);
   Machine machine(GetParam().config, WeightType::kBFloat16);
   StepPlan plan;
@@ -190,9 +190,10 @@ TEST_P(LlamaModelTest, BFloat16RoundsWeightsKeysAndValuesAndNothingElse) {
     error = std::max(error, LargestDifference(logits[row], expected[row]));
     rounding = std::max(rounding, LargestDifference(logits[row], exact[row]));
   }
-  // A key or value near the middle of two bfloat16 numbers may fall either way: one ulp of 2^-8 in
-  // one of many terms.
-  EXPECT_LT(error, 0x1p-8 * Magnitude(exact));
+  // A key, a value or a product's input near the middle of two bfloat16 numbers may fall either
+  // way: one ulp of 2^-8 in one of many terms. Three layers of five products each, whose errors add
+  // up like a random walk.
+  EXPECT_LT(error, std::sqrt(15.0) * 0x1p-8 * Magnitude(exact));
   EXPECT_GT(rounding, error);                   // the rounding is there
   EXPECT_LT(rounding, 0.1 * Magnitude(exact));  // and does not change the answer much
 }

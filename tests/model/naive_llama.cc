@@ -20,10 +20,20 @@ double RoundTo(WeightType type, double value) {
   return std::bit_cast<float>(bits & 0xffff0000u);
 }
 
+// Whether matrix products of this type round their inputs too, on this machine.
+bool RoundsInputs(WeightType type) {
+  return PackedLinear::Create(type, 1, 1, [](int32_t, float* out) { *out = 1.0f; })
+      ->rounds_inputs();
+}
+
 class NaiveLlama {
  public:
   NaiveLlama(const ModelConfig& config, WeightType type, const WeightSource& source)
-      : config_(config), type_(type), source_(source), names_(config) {}
+      : config_(config),
+        type_(type),
+        rounds_inputs_(RoundsInputs(type)),
+        source_(source),
+        names_(config) {}
 
   Matrix Logits(const std::vector<int32_t>& token_ids, const std::vector<int32_t>& positions,
                 const std::function<bool(int32_t, int32_t)>& allows) const {
@@ -51,7 +61,12 @@ class NaiveLlama {
     return matrix;
   }
 
-  Matrix Linear(const Matrix& x, const WeightName& weight, bool has_bias) const {
+  Matrix Linear(Matrix x, const WeightName& weight, bool has_bias) const {
+    if (rounds_inputs_) {
+      for (Vector& row : x) {
+        for (double& value : row) value = RoundTo(type_, value);
+      }
+    }
     const Matrix w = Read(weight, true);
     const Vector bias =
         has_bias ? Read(WeightNames::BiasOf(weight), false)[0] : Vector(w.size(), 0.0);
@@ -147,6 +162,7 @@ class NaiveLlama {
 
   const ModelConfig& config_;
   WeightType type_;
+  bool rounds_inputs_;
   const WeightSource& source_;
   WeightNames names_;
 };
