@@ -246,15 +246,17 @@ void ServerMetrics::OnStep(const StepStats& stats) {
                            : stats.num_prefill_rows == stats.num_rows ? metrics_->prefill_step
                                                                       : metrics_->mixed_step;
   phase->Observe(absl::ToDoubleSeconds(stats.duration));
+}
+
+void ServerMetrics::OnKvUse(int32_t worker, int32_t num_used, int32_t num_slots) {
   int64_t used = 0;
   int64_t total = 0;
-  {
-    absl::MutexLock lock(&metrics_->mutex);
-    metrics_->kv_used.at(stats.worker) = stats.kv_slots_used;
-    metrics_->kv_total.at(stats.worker) = stats.kv_slots_total;
-    for (const int64_t slots : metrics_->kv_used) used += slots;
-    for (const int64_t slots : metrics_->kv_total) total += slots;
-  }
+  absl::MutexLock lock(&metrics_->mutex);
+  metrics_->kv_used.at(worker) = num_used;
+  metrics_->kv_total.at(worker) = num_slots;
+  for (const int64_t slots : metrics_->kv_used) used += slots;
+  for (const int64_t slots : metrics_->kv_total) total += slots;
+  // Under the lock, so that of two workers' reports the later one stands.
   if (total > 0) metrics_->kv_used_ratio.Set(static_cast<double>(used) / total);
 }
 

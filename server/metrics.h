@@ -38,6 +38,7 @@ class ServerMetrics final : public EngineObserver {
   void OnInterToken(absl::Duration since_last_token) override;
   void OnFinished(const Request& request, Outcome outcome, const FinishSummary& summary) override;
   void OnStep(const StepStats& stats) override;
+  void OnKvUse(int32_t worker, int32_t num_used, int32_t num_slots) override;
   void OnSegmentLookup(int32_t num_hits, int32_t num_misses, int64_t num_evictions) override;
   void OnPreempted(const Request& request) override;
   void OnHeartbeat(int32_t worker, absl::Time now) override;

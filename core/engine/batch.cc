@@ -64,7 +64,9 @@ Batch::Progress Batch::RunOnce(const absl::Status& ending) {
   EndOutdated(ending);
   Admit();
   if (!running_.empty()) GrowAll();
-  if (!running_.empty() && RunStep()) return Progress::kStepped;
+  const bool stepped = !running_.empty() && RunStep();
+  ReportKvUse();
+  if (stepped) return Progress::kStepped;
   return running_.empty() && parked_.empty() && next_ == nullptr ? Progress::kIdle
                                                                  : Progress::kPaused;
 }
@@ -385,6 +387,12 @@ void Batch::EndWhere(Requests* from, const EndingFunction& ending) {
       from->push_back(std::move(request));
     }
   }
+}
+
+void Batch::ReportKvUse() {
+  const int32_t num_used = cache_.num_in_use();
+  if (std::exchange(num_slots_reported_, num_used) == num_used) return;
+  context_.observer->OnKvUse(worker_, num_used, cache_.num_slots());
 }
 
 void Batch::ReportLoad() {

@@ -111,6 +111,7 @@ class Batch {
   template <typename EndingFunction>
   void EndWhere(Requests* from, const EndingFunction& ending);
   void ReportLoad();
+  void ReportKvUse();
 
   const int32_t worker_;
   const WorkerContext context_;
@@ -124,6 +125,7 @@ class Batch {
   std::unique_ptr<RunningRequest> next_;
   double best_rows_per_second_ = 0.0;  // of any step so far
   int64_t num_evictions_reported_ = 0;
+  int32_t num_slots_reported_ = -1;
 };
 
 }  // namespace chorus

@@ -23,7 +23,7 @@ struct StepStats {
   int32_t num_rows = 0;          // all rows of the step
   int32_t num_prefill_rows = 0;  // of these, prompt rows
   absl::Duration duration;
-  int32_t kv_slots_used = 0;  // by requests; idle cached segments do not count
+  int32_t kv_slots_used = 0;  // while the step ran, as OnKvUse
   int32_t kv_slots_total = 0;
   absl::Time now;
 };
@@ -41,6 +41,8 @@ class EngineObserver {
   virtual void OnInterToken(absl::Duration since_last_token) {}
   virtual void OnFinished(const Request& request, Outcome outcome, const FinishSummary& summary) {}
   virtual void OnStep(const StepStats& stats) {}
+  // KV slots that a worker's requests use; idle cached segments do not count. When it has changed.
+  virtual void OnKvUse(int32_t worker, int32_t num_used, int32_t num_slots) {}
   // Segments that a request, when it first took KV space, found in the cache or did not; and how
   // many others had to make room since the last call.
   virtual void OnSegmentLookup(int32_t num_hits, int32_t num_misses, int64_t num_evictions) {}

@@ -64,6 +64,10 @@ TEST(ServerMetricsTest, EveryMetricExistsFromTheStartWithItsHelp) {
                            "step_seconds",
                            "kv_used_ratio",
                            "segments_per_request",
+                           "segment_cache_hits_total",
+                           "segment_cache_misses_total",
+                           "segment_cache_evictions_total",
+                           "preemptions_total",
                            "worker_heartbeat_timestamp_seconds",
                            "draining",
                            "build_info",
@@ -99,21 +103,21 @@ TEST(ServerMetricsTest, EventsLandWhereTheyBelong) {
   metrics.OnStep({.worker = 0,
                   .num_rows = 5,
                   .num_prefill_rows = 5,
-                  .duration = absl::Seconds(1),
-                  .kv_slots_used = 30,
-                  .kv_slots_total = 100});
+                  .duration = absl::Seconds(1)});
   metrics.OnStep({.worker = 1,
                   .num_rows = 2,
                   .num_prefill_rows = 0,
-                  .duration = absl::Seconds(1),
-                  .kv_slots_used = 10,
-                  .kv_slots_total = 100});
+                  .duration = absl::Seconds(1)});
   metrics.OnStep({.worker = 1,
                   .num_rows = 9,
                   .num_prefill_rows = 8,
-                  .duration = absl::Seconds(1),
-                  .kv_slots_used = 20,
-                  .kv_slots_total = 100});
+                  .duration = absl::Seconds(1)});
+  metrics.OnKvUse(0, 30, 100);
+  metrics.OnKvUse(1, 10, 100);
+  metrics.OnKvUse(1, 20, 100);
+  metrics.OnSegmentLookup(4, 2, 5);
+  metrics.OnPreempted(request);
+  metrics.OnFinished(request, Outcome::kInvalidArgument, FinishSummary());
   metrics.OnHeartbeat(1, absl::FromUnixSeconds(1234));
   metrics.OnLoad(3, 4);
   metrics.SetDraining(true);
@@ -121,7 +125,12 @@ TEST(ServerMetricsTest, EventsLandWhereTheyBelong) {
   for (const char* line :
        {"chorus_requests_accepted_total 1\n",
         "chorus_requests_finished_total{method=\"prob_mean\",outcome=\"ok\"} 1\n",
+        "chorus_requests_finished_total{method=\"prob_mean\",outcome=\"invalid_argument\"} 1\n",
         "chorus_requests_rejected_total{reason=\"draining\"} 1\n",
+        "chorus_preemptions_total 1\n",
+        "chorus_segment_cache_hits_total 4\n",
+        "chorus_segment_cache_misses_total 2\n",
+        "chorus_segment_cache_evictions_total 5\n",
         "chorus_requests_running 4\n",
         "chorus_requests_waiting 3\n",
         "chorus_request_queue_seconds_sum 2\n",
