@@ -13,6 +13,7 @@
 #include "core/engine/request_validation.h"
 #include "server/grpc_status.h"
 #include "server/names.h"
+#include "server/stream_end.h"
 #include "server/token_stream.h"
 
 namespace chorus {
@@ -40,28 +41,6 @@ absl::Time DeadlineOf(const grpc::CallbackServerContext& context) {
   return absl::FromChrono(deadline);
 }
 
-void LogStreamEnd(const Logger& logger, const StreamEnd& end) {
-  const FinishSummary& summary = end.summary;
-  LogFields fields = {
-      {"rpc", std::string("Generate")},
-      {"request_id", end.request_id},
-      {"method", std::string(end.method.has_value() ? MethodName(*end.method) : "")},
-      {"outcome", absl::StatusCodeToString(end.status.code())},
-      {"prompts", int64_t{end.num_prompts}},
-      {"prompt_tokens", int64_t{summary.prompt_tokens}},
-      {"cached_tokens", int64_t{summary.cached_tokens}},
-      {"generated_tokens", int64_t{summary.generated_tokens}},
-      {"steps", int64_t{summary.model_steps}},
-      {"queue_seconds", absl::ToDoubleSeconds(summary.queue_time)},
-      {"first_token_seconds", absl::ToDoubleSeconds(summary.first_token_time)},
-      {"total_seconds", absl::ToDoubleSeconds(summary.total_time)}};
-  // The field's path only: a message may quote the request.
-  if (const auto field = FieldOf(end.status)) fields.emplace_back("field", *field);
-  const bool ours = end.status.code() == absl::StatusCode::kInternal;
-  if (ours) fields.emplace_back("error", std::string(end.status.message()));
-  logger.Log(ours ? Logger::Level::kError : Logger::Level::kInfo, "request", fields);
-}
-
 }  // namespace
 
 RequestDefaults InferenceService::DrawDefaults() {
@@ -80,7 +59,7 @@ grpc::ServerWriteReactor<v1::GenerateResponse>* InferenceService::Generate(
   options.tokenizer = dependencies_.tokenizer;
   options.max_buffered_events = dependencies_.stream_buffer_events;
   options.on_end = [logger = dependencies_.logger](const StreamEnd& end) {
-    LogStreamEnd(*logger, end);
+    LogStreamEnd(*logger, "Generate", end);
   };
   options.on_done = [this] {
     absl::MutexLock lock(&streams_mutex_);
