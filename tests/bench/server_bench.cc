@@ -16,6 +16,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/synchronization/mutex.h"
 
 #include "client/flag_parser.h"
 #include "core/base/status_macros.h"
@@ -181,6 +182,7 @@ absl::Status Run(Options options) {
 }
 
 int Main(const std::vector<std::string>& arguments) {
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);  // as chorus-server does
   Options options;
   const FlagParser parser = MakeParser(&options);
   const auto parsed = parser.Parse(arguments);
