@@ -3,9 +3,14 @@
 #include <utility>
 #include <variant>
 
+#include <grpcpp/impl/codegen/proto_utils.h>
+#include <grpcpp/support/proto_buffer_reader.h>
+#include <grpcpp/support/proto_buffer_writer.h>
+
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 
+#include "core/base/check.h"
 #include "core/base/field_error.h"
 #include "server/grpc_status.h"
 #include "server/parse_request.h"
@@ -24,8 +29,12 @@ absl::Status DrainingError() {
   return absl::UnavailableError("the server is draining and takes no new requests");
 }
 
-// The id to answer under: the caller's, cut before a character that would make it too long.
-std::string AnswerId(const std::string& id) {
+// The id to answer under: the caller's, cut before a character that would make it too long. In a
+// message that could not be read it need not be UTF-8: question marks stand for what is not ASCII.
+std::string AnswerId(std::string id, bool is_readable) {
+  for (char& c : id) {
+    if (!is_readable && static_cast<unsigned char>(c) >= 0x80) c = '?';
+  }
   if (id.size() <= kMaxRequestIdBytes) return id;
   size_t length = kMaxRequestIdBytes;
   while (length > 0 && (static_cast<unsigned char>(id[length]) & 0xC0) == 0x80) --length;
@@ -97,7 +106,7 @@ void GenerateManyStream::ReadMore() {
     if (num_open_ >= options_.max_requests || !waiting_.empty()) return;
     incoming_busy_ = true;
   }
-  StartRead(&incoming_);
+  StartRead(&incoming_bytes_);
 }
 
 void GenerateManyStream::OnReadDone(bool ok) {
@@ -108,9 +117,10 @@ void GenerateManyStream::OnReadDone(bool ok) {
     }
     return Advance();
   }
+  const bool is_readable = ParseIncomingBytes();
   const auto member =
-      std::make_shared<Member>(shared_from_this(), AnswerId(incoming_.request_id()));
-  if (const absl::Status status = Register(member); status.ok()) {
+      std::make_shared<Member>(shared_from_this(), AnswerId(incoming_.request_id(), is_readable));
+  if (const absl::Status status = Register(member, is_readable); status.ok()) {
     // The outer id counts; the parser checks its length and spelling.
     incoming_.mutable_request()->set_request_id(incoming_.request_id());
     return ParseIncoming(member);
@@ -126,10 +136,21 @@ void GenerateManyStream::OnReadDone(bool ok) {
   ReadMore();
 }
 
-absl::Status GenerateManyStream::Register(const MemberPointer& member) {
+bool GenerateManyStream::ParseIncomingBytes() {
+  incoming_.Clear();
+  grpc::ProtoBufferReader reader(&incoming_bytes_);
+  const bool is_readable = reader.status().ok() && incoming_.ParseFromZeroCopyStream(&reader);
+  incoming_bytes_.Clear();
+  return is_readable;
+}
+
+absl::Status GenerateManyStream::Register(const MemberPointer& member, bool is_readable) {
   absl::MutexLock lock(&mutex_);
   ++num_open_;
   if (draining_) return DrainingError();
+  if (!is_readable) {
+    return FieldError("request", "the message", "must be a GenerateManyRequest in valid UTF-8");
+  }
   const std::string& id = incoming_.request_id();
   if (id.empty()) return FieldError("request_id", "empty", "every request needs an id of its own");
   if (id.size() > kMaxRequestIdBytes) return absl::OkStatus();  // the parser's to refuse
@@ -369,17 +390,22 @@ void GenerateManyStream::Advance() {
     }
   }
   if (final_status.has_value()) return Finish(*std::move(final_status));
-  current_.set_request_id(member->id);
+  outgoing_.set_request_id(member->id);
   if (event.has_value()) {
     FillResponse(*std::move(event), member->record, *options_.tokenizer,
-                 current_.mutable_response());
+                 outgoing_.mutable_response());
   } else {
-    *current_.mutable_error() = ToRpcStatus(error);
+    *outgoing_.mutable_error() = ToRpcStatus(error);
   }
   grpc::WriteOptions options;
   // What waits already is written as soon as this is done: gRPC may send many in one go.
   if (more) options.set_buffer_hint();
-  StartWrite(&current_, options);
+  outgoing_bytes_.Clear();
+  bool own_buffer = false;
+  CHECK((grpc::GenericSerialize<grpc::ProtoBufferWriter, v1::GenerateManyResponse>(
+             outgoing_, &outgoing_bytes_, &own_buffer)
+             .ok()));
+  StartWrite(&outgoing_bytes_, options);
   ReadMore();
 }
 

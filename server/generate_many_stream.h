@@ -9,6 +9,7 @@
 #include <vector>
 
 #include <grpcpp/alarm.h>
+#include <grpcpp/support/byte_buffer.h>
 #include <grpcpp/support/server_callback.h>
 
 #include "absl/base/thread_annotations.h"
@@ -32,6 +33,9 @@ namespace chorus {
 // One GenerateMany call: reads requests, gives each to the engine behind a sink of its own (a
 // Member), and writes what the sinks get, members in turn.
 //
+// Messages come and go as bytes: gRPC takes one that it cannot parse (a text that is not UTF-8,
+// say) for the end of the stream, which would leave the requests behind it unanswered.
+//
 // Flow: at most max_requests members are open, from reading a request until its last event is
 // taken for writing; while there are that many, nothing is read. A member that finds the engine's
 // queue (or the tokenizers' pool) full waits and is tried again, and meanwhile nothing is read
@@ -47,9 +51,8 @@ namespace chorus {
 // Threads: engine threads call the members, gRPC threads the reactions, the tokenizers' pool
 // OnParsed, any thread StartDraining. One read and one write are outstanding at a time, Finish is
 // called once. Neither gRPC nor the engine is called under the lock.
-class GenerateManyStream final
-    : public grpc::ServerBidiReactor<v1::GenerateManyRequest, v1::GenerateManyResponse>,
-      public std::enable_shared_from_this<GenerateManyStream> {
+class GenerateManyStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>,
+                                 public std::enable_shared_from_this<GenerateManyStream> {
  public:
   struct Options {
     // These outlive the stream.
@@ -84,7 +87,9 @@ class GenerateManyStream final
 
   // Reading. `incoming_` belongs to whoever set incoming_busy_.
   void ReadMore();
-  absl::Status Register(const MemberPointer& member);
+  // Makes incoming_ of the bytes; false if they are no such message. What could be read is kept.
+  bool ParseIncomingBytes();
+  absl::Status Register(const MemberPointer& member, bool is_readable);
   void ParseIncoming(const MemberPointer& member);
   void OnParsed(const MemberPointer& member, absl::StatusOr<Request> request);
 
@@ -131,8 +136,11 @@ class GenerateManyStream final
   std::shared_ptr<grpc::Alarm> retry_alarm_ ABSL_GUARDED_BY(mutex_);
   std::shared_ptr<grpc::Alarm> drain_alarm_ ABSL_GUARDED_BY(mutex_);
 
+  grpc::ByteBuffer incoming_bytes_;
   v1::GenerateManyRequest incoming_;
-  v1::GenerateManyResponse current_;  // being written; touched only by whoever set write_in_flight_
+  // Being written; touched only by whoever set write_in_flight_.
+  v1::GenerateManyResponse outgoing_;
+  grpc::ByteBuffer outgoing_bytes_;
 };
 
 }  // namespace chorus

@@ -65,7 +65,7 @@ grpc::ServerWriteReactor<v1::GenerateResponse>* InferenceService::Generate(
   return stream.get();
 }
 
-grpc::ServerBidiReactor<v1::GenerateManyRequest, v1::GenerateManyResponse>*
+grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>*
 InferenceService::GenerateMany(grpc::CallbackServerContext* context) {
   bool draining = false;
   int64_t number = 0;

@@ -23,10 +23,17 @@
 
 namespace chorus {
 
+// v1::Inference::CallbackService, but that GenerateMany is given its messages as bytes: one that
+// cannot be read is then one request's error and not the end of all (see GenerateManyStream).
+using InferenceMethods =
+    v1::Inference::WithCallbackMethod_Generate<v1::Inference::WithRawCallbackMethod_GenerateMany<
+        v1::Inference::WithCallbackMethod_Tokenize<v1::Inference::WithCallbackMethod_Detokenize<
+            v1::Inference::WithCallbackMethod_GetModelInfo<v1::Inference::Service>>>>>;
+
 // chorus.v1.Inference. Reactions do no more than cheap checks: short texts are tokenised in place,
 // long ones on the pool, and all model work is the engine's. Thread-safe; no exception leaves a
 // handler.
-class InferenceService final : public v1::Inference::CallbackService {
+class InferenceService final : public InferenceMethods {
  public:
   // All outlive the service.
   struct Dependencies {
@@ -44,7 +51,7 @@ class InferenceService final : public v1::Inference::CallbackService {
 
   grpc::ServerWriteReactor<v1::GenerateResponse>* Generate(
       grpc::CallbackServerContext* context, const v1::GenerateRequest* request) override;
-  grpc::ServerBidiReactor<v1::GenerateManyRequest, v1::GenerateManyResponse>* GenerateMany(
+  grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* GenerateMany(
       grpc::CallbackServerContext* context) override;
   grpc::ServerUnaryReactor* Tokenize(grpc::CallbackServerContext* context,
                                      const v1::TokenizeRequest* request,

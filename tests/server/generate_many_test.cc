@@ -239,6 +239,38 @@ TEST(GenerateManyTest, BadRequestsEndAloneAndNameTheirField) {
   EXPECT_EQ(test.Metric("chorus_requests_rejected_total", "reason=invalid"), 5);
 }
 
+// The wire form of a message, of which a valid text may be broken afterwards.
+std::string Bytes(const std::string& id, const std::string& question) {
+  v1::GenerateManyRequest message;
+  message.set_request_id(id);
+  *message.mutable_request() = SimpleGenerateRequest(2);
+  message.mutable_request()->mutable_prompt()->mutable_text()->set_question(question);
+  return message.SerializeAsString();
+}
+
+TEST(GenerateManyTest, AMessageThatCannotBeReadEndsAlone) {
+  TestServer test;
+  RawCall call(test.channel(), "/chorus.v1.Inference/GenerateMany");
+  std::string not_utf8 = Bytes("broken", "MARK");
+  not_utf8.replace(not_utf8.find("MARK"), 1, "\xFF");
+  std::string bad_id = Bytes("MARK", "Why?");
+  bad_id.replace(bad_id.find("MARK"), 1, "\xFF");
+  for (const std::string& message :
+       {not_utf8, bad_id, std::string("\xFF\xFF\xFF"), Bytes("good", "Why?")}) {
+    call.Write(message);
+  }
+  std::map<std::string, int> codes;
+  while (codes.size() < 4) {
+    v1::GenerateManyResponse event;
+    ASSERT_TRUE(event.ParseFromString(call.Read().value_or("\xFF")));
+    if (event.has_error()) codes[event.request_id()] = event.error().code();
+    if (event.response().has_finish()) codes[event.request_id()] = 0;
+  }
+  const int invalid = grpc::StatusCode::INVALID_ARGUMENT;
+  EXPECT_THAT(codes, testing::ElementsAre(std::pair("", invalid), std::pair("?ARK", invalid),
+                                          std::pair("broken", invalid), std::pair("good", 0)));
+}
+
 TEST(GenerateManyTest, AnIdThatStillRunsIsRefusedWithoutHarmToTheOld) {
   Gate gate;
   FakeModelOptions model;
