@@ -10,6 +10,7 @@
 #include "chorus/v1/inference.grpc.pb.h"
 
 #include "client/grpc_error.h"
+#include "client/many_call.h"
 #include "core/base/status_macros.h"
 
 namespace chorus {
@@ -121,6 +122,17 @@ absl::StatusOr<v1::FinishInfo> ChorusClient::Generate(const v1::GenerateRequest&
   CHORUS_RETURN_IF_ERROR(ToAbslStatus(status));
   if (!has_finish) return absl::InternalError("the stream ended without its last message");
   return finish;
+}
+
+absl::Status ChorusClient::GenerateMany(const NextRequest& next, const ManyCallback& on_event,
+                                        int32_t window, Cancellation* cancellation) {
+  grpc::ClientContext context;
+  connection_->Prepare(context);
+  if (cancellation != nullptr) cancellation->Attach(&context);
+  ManyCall call(*connection_->stub, context, window);
+  const absl::Status status = call.Run(next, on_event);
+  if (cancellation != nullptr) cancellation->Attach(nullptr);
+  return status;
 }
 
 absl::StatusOr<v1::TokenizeResponse> ChorusClient::Tokenize(const std::string& text,
