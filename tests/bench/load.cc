@@ -90,7 +90,7 @@ LoadResult Sum(const std::vector<LoadResult>& parts) {
   return sum;
 }
 
-// ---- The engine ----
+// ---- The engine
 
 class EngineSink final : public TokenSink {
  public:
@@ -112,7 +112,7 @@ class EngineSink final : public TokenSink {
   AnswerCheck check_;
 };
 
-// ---- Generate ----
+// ---- Generate
 
 // One Generate call after another: the requests first, first + step, ... of the workload. gRPC's
 // threads call it, one at a time.
@@ -180,6 +180,67 @@ std::vector<std::unique_ptr<v1::Inference::Stub>> Connect(const std::string& tar
   return stubs;
 }
 
+// ---- GenerateMany
+
+// One GenerateMany call: the requests first, first + step, ... of the workload. gRPC's threads call
+// it, writes and reads at a time.
+class ManyLane final
+    : public grpc::ClientBidiReactor<v1::GenerateManyRequest, v1::GenerateManyResponse> {
+ public:
+  ManyLane(const Workload& workload, v1::Inference::Stub* stub, int32_t first, int32_t step,
+           absl::BlockingCounter* running)
+      : workload_(workload), step_(step), running_(*running), index_(first) {
+    checks_.resize(workload.num_requests);
+    stub->async()->GenerateMany(&context_, this);
+    WriteNext();
+    StartRead(&event_);
+    StartCall();
+  }
+
+  void OnWriteDone(bool ok) override {
+    if (ok) WriteNext();
+  }
+
+  void OnReadDone(bool ok) override {
+    if (!ok) return;
+    if (event_.has_error()) Die(event_.error().message());
+    AnswerCheck& check = checks_[std::stoi(event_.request_id())];
+    const v1::GenerateResponse& response = event_.response();
+    if (response.has_chunk()) check.Add(response.chunk().text(), response.chunk().token_ids());
+    if (response.has_finish()) {
+      check.Finish(response.finish().text(), response.finish().token_ids(),
+                   workload_.max_new_tokens, &result_);
+    }
+    StartRead(&event_);
+  }
+
+  void OnDone(const grpc::Status& status) override {
+    if (!status.ok()) Die(status.error_message());
+    running_.DecrementCount();
+  }
+
+  const LoadResult& result() const { return result_; }
+
+ private:
+  void WriteNext() {
+    if (index_ >= workload_.num_requests) return StartWritesDone();
+    request_.set_request_id(std::to_string(index_));
+    *request_.mutable_request() = MakeRequest(workload_, index_);
+    index_ += step_;
+    StartWrite(&request_);
+  }
+
+  const Workload& workload_;
+  const int32_t step_;
+  absl::BlockingCounter& running_;
+  int32_t index_;
+  grpc::ClientContext context_;
+  v1::GenerateManyRequest request_;
+  v1::GenerateManyResponse event_;
+  std::vector<AnswerCheck> checks_;  // by index
+  LoadResult result_;
+};
+
 }  // namespace
 
 v1::GenerateRequest MakeRequest(const Workload& workload, int32_t index) {
@@ -235,6 +296,26 @@ LoadResult RunGenerateLoad(const Workload& workload, const std::string& target,
   for (const auto& lane : lanes) results.push_back(lane->result());
   LoadResult sum = Sum(results);
   stopwatch.Stop(&sum);
+  return sum;
+}
+
+LoadResult RunManyLoad(const Workload& workload, const std::string& target, int32_t num_channels) {
+  const auto stubs = Connect(target, num_channels);
+  absl::BlockingCounter running(num_channels);
+  std::vector<std::unique_ptr<ManyLane>> lanes;
+  const Stopwatch stopwatch;
+  for (int32_t i = 0; i < num_channels; ++i) {
+    lanes.push_back(
+        std::make_unique<ManyLane>(workload, stubs[i].get(), i, num_channels, &running));
+  }
+  running.Wait();
+  std::vector<LoadResult> results;
+  for (const auto& lane : lanes) results.push_back(lane->result());
+  LoadResult sum = Sum(results);
+  stopwatch.Stop(&sum);
+  if (sum.num_tokens != int64_t{workload.num_requests} * workload.max_new_tokens) {
+    Die("a request was not answered");
+  }
   return sum;
 }
 

@@ -35,7 +35,7 @@ struct LoadResult {
 // The i-th request of a round: random token ids, exactly max_new_tokens tokens to answer.
 v1::GenerateRequest MakeRequest(const Workload& workload, int32_t index);
 
-// Three ways of asking. Each returns when the last answer has come; a failed or wrong answer ends
+// Ways of asking. Each returns when the last answer has come; a failed or wrong answer ends
 // the process, as a figure that hides one means nothing.
 //
 // In process, straight into the engine.
@@ -43,5 +43,8 @@ LoadResult RunEngineLoad(const Workload& workload, const RequestParser& parser, 
 // num_streams Generate calls at a time, over `num_channels` connections to `target`.
 LoadResult RunGenerateLoad(const Workload& workload, const std::string& target,
                            int32_t num_channels);
+// All requests over one GenerateMany call a connection, as fast as the server reads them: it is the
+// server that bounds how many are under way.
+LoadResult RunManyLoad(const Workload& workload, const std::string& target, int32_t num_channels);
 
 }  // namespace chorus

@@ -34,9 +34,10 @@ constexpr char kAnswer[] = "All answers of this model are one text, which begins
 constexpr int32_t kInstantSlots = 1 << 20;
 
 struct Options {
-  std::vector<std::string> modes = {"engine", "generate"};
+  std::vector<std::string> modes = {"engine", "generate", "many"};
   int32_t rounds = 5;
   int32_t channels = 2;
+  int32_t many_calls = 1;
   Workload workload;
   ServerConfig config;
 };
@@ -54,10 +55,11 @@ FlagParser MakeParser(Options* options) {
   FlagParser parser("server_bench", "[flags]",
                     "Streamed tokens a second of the engine alone and through gRPC, as JSON.");
   parser.AddSection("Load:");
-  parser.AddFlag("mode", "LIST", "of engine and generate, in turns", [=](const std::string& value) {
-    options->modes = absl::StrSplit(value, ',');
-    return absl::OkStatus();
-  });
+  parser.AddFlag("mode", "LIST", "of engine, generate and many, in turns",
+                 [=](const std::string& value) {
+                   options->modes = absl::StrSplit(value, ',');
+                   return absl::OkStatus();
+                 });
   Workload* const load = &options->workload;
   parser.AddFlag("streams", "N", "requests under way at a time", IntoNumber(&load->num_streams));
   parser.AddFlag("requests", "N", "requests a round", IntoNumber(&load->num_requests));
@@ -66,6 +68,8 @@ FlagParser MakeParser(Options* options) {
   parser.AddFlag("max_new_tokens", "N", "tokens an answer", IntoNumber(&load->max_new_tokens));
   parser.AddFlag("rounds", "N", "rounds of every mode", IntoNumber(&options->rounds));
   parser.AddFlag("channels", "N", "connections of generate", IntoNumber(&options->channels));
+  parser.AddFlag("many_calls", "N", "calls of many, each with a connection",
+                 IntoNumber(&options->many_calls));
   parser.AddSection("Server:");
   ServerConfig* const config = &options->config;
   parser.AddFlag("model", "DIR", "a real model instead of the instant one",
@@ -136,8 +140,9 @@ absl::StatusOr<LoadResult> RunMode(const std::string& mode, const Options& optio
   const std::string target = absl::StrCat("127.0.0.1:", server.grpc_port());
   if (mode == "engine") return RunEngineLoad(options.workload, parser, server.engine());
   if (mode == "generate") return RunGenerateLoad(options.workload, target, options.channels);
+  if (mode == "many") return RunManyLoad(options.workload, target, options.many_calls);
   return absl::InvalidArgumentError(
-      absl::StrCat("--mode=", mode, " is not known: use engine and generate"));
+      absl::StrCat("--mode=", mode, " is not known: use engine, generate and many"));
 }
 
 absl::Status Run(Options options) {
@@ -155,6 +160,8 @@ absl::Status Run(Options options) {
   options.config.log.level = "off";
   options.config.engine.max_queued_requests = options.workload.num_requests;
   options.config.engine.max_running_requests = options.workload.num_streams;
+  options.config.network.max_stream_requests =
+      (options.workload.num_streams + options.many_calls - 1) / options.many_calls;
   const Logger logger(options.config.log);
   CHORUS_ASSIGN_OR_RETURN(const std::unique_ptr<Server> server,
                           Server::Start(options.config, text.tokenizer.get(), text.config,
