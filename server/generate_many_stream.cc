@@ -105,8 +105,10 @@ void GenerateManyStream::ReadMore() {
     if (incoming_busy_ || half_closed_ || abandoned_ || drained_ || finish_called_) return;
     if (num_open_ >= options_.max_requests || !waiting_.empty()) return;
     incoming_busy_ = true;
+    ++num_holds_;
   }
   StartRead(&incoming_bytes_);
+  Release();
 }
 
 void GenerateManyStream::OnReadDone(bool ok) {
@@ -271,10 +273,13 @@ void GenerateManyStream::Retry() {
   {
     absl::MutexLock lock(&mutex_);
     retry_due_ = false;
+    if (finish_called_) return;
+    ++num_holds_;
     unparsed = std::exchange(unparsed_, nullptr);
   }
   if (unparsed != nullptr) ParseIncoming(unparsed);
   SubmitWaiting();
+  Release();
 }
 
 void GenerateManyStream::StartDraining() {
@@ -362,6 +367,7 @@ GenerateManyStream::MemberPointer GenerateManyStream::TakeNext(std::optional<Str
 }
 
 std::optional<grpc::Status> GenerateManyStream::FinalStatus() const {
+  if (num_holds_ > 0) return std::nullopt;
   if (abandoned_) return grpc::Status(grpc::StatusCode::CANCELLED, "the caller is gone");
   if (num_open_ > 0) return std::nullopt;
   if (half_closed_) return grpc::Status::OK;
@@ -407,6 +413,15 @@ void GenerateManyStream::Advance() {
              .ok()));
   StartWrite(&outgoing_bytes_, options);
   ReadMore();
+}
+
+void GenerateManyStream::Release() {
+  {
+    absl::MutexLock lock(&mutex_);
+    --num_holds_;
+    if (!FinalStatus().has_value()) return;
+  }
+  Advance();
 }
 
 void GenerateManyStream::OnWriteDone(bool ok) {

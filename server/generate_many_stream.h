@@ -50,7 +50,9 @@ namespace chorus {
 // while open and by the engine until OnFinish.
 // Threads: engine threads call the members, gRPC threads the reactions, the tokenizers' pool
 // OnParsed, any thread StartDraining. One read and one write are outstanding at a time, Finish is
-// called once. Neither gRPC nor the engine is called under the lock.
+// called once, when no write is outstanding and nobody holds the call (num_holds_): who is about to
+// start a read, or to use the engine on a thread that gRPC does not wait for, holds it. Neither
+// gRPC nor the engine is called under the lock.
 class GenerateManyStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>,
                                  public std::enable_shared_from_this<GenerateManyStream> {
  public:
@@ -112,6 +114,8 @@ class GenerateManyStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer
   std::optional<grpc::Status> FinalStatus() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Starts the next write, or finishes, or does nothing if neither is due.
   void Advance();
+  // Gives up one hold; finishes if it is time to.
+  void Release();
   // The caller is gone: drops what is unread and takes the requests out of the engine.
   void Abandon();
 
@@ -124,6 +128,7 @@ class GenerateManyStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer
   std::deque<MemberPointer> waiting_ ABSL_GUARDED_BY(mutex_);  // parsed, to be submitted
   MemberPointer unparsed_ ABSL_GUARDED_BY(mutex_);  // its message is incoming_; the pool was full
   std::deque<MemberPointer> ready_ ABSL_GUARDED_BY(mutex_);  // with something to write, each once
+  int32_t num_holds_ ABSL_GUARDED_BY(mutex_) = 0;
   bool submitting_ ABSL_GUARDED_BY(mutex_) = false;
   bool incoming_busy_ ABSL_GUARDED_BY(mutex_) = false;
   bool half_closed_ ABSL_GUARDED_BY(mutex_) = false;

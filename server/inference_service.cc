@@ -65,8 +65,8 @@ grpc::ServerWriteReactor<v1::GenerateResponse>* InferenceService::Generate(
   return stream.get();
 }
 
-grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>*
-InferenceService::GenerateMany(grpc::CallbackServerContext* context) {
+grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* InferenceService::GenerateMany(
+    grpc::CallbackServerContext* context) {
   bool draining = false;
   int64_t number = 0;
   {
