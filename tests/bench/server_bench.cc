@@ -118,18 +118,26 @@ nlohmann::json Summarise(const std::vector<LoadResult>& results) {
           {"rounds", std::move(rounds)}};
 }
 
-// How each mode's rate compares with the first's: median of the ratios of neighbouring rounds.
+double TokensPerSecond(const LoadResult& result) {
+  return static_cast<double>(result.num_tokens) / result.wall_seconds;
+}
+
+double CpuPerToken(const LoadResult& result) {
+  return result.cpu_seconds / static_cast<double>(result.num_tokens);
+}
+
+// How a figure of each mode compares with the first mode's: median of the ratios of neighbouring
+// rounds.
 nlohmann::json Ratios(const std::vector<std::string>& modes,
-                      const std::map<std::string, std::vector<LoadResult>>& results) {
-  const auto rate = [](const LoadResult& result) {
-    return static_cast<double>(result.num_tokens) / result.wall_seconds;
-  };
+                      const std::map<std::string, std::vector<LoadResult>>& results,
+                      double (*figure)(const LoadResult&)) {
   nlohmann::json ratios;
   for (size_t mode = 1; mode < modes.size(); ++mode) {
     const std::vector<LoadResult>& base = results.at(modes[0]);
     const std::vector<LoadResult>& other = results.at(modes[mode]);
     std::vector<double> of_rounds;
-    for (size_t i = 0; i < base.size(); ++i) of_rounds.push_back(rate(other[i]) / rate(base[i]));
+    for (size_t i = 0; i < base.size(); ++i)
+      of_rounds.push_back(figure(other[i]) / figure(base[i]));
     ratios[absl::StrCat(modes[mode], "/", modes[0])] = Median(of_rounds);
   }
   return ratios;
@@ -178,11 +186,13 @@ absl::Status Run(Options options) {
       if (round > 0) results[mode].push_back(result);  // the first warms up
     }
   }
-  nlohmann::json report = {{"model", server->engine().model_info().name},
-                           {"streams", options.workload.num_streams},
-                           {"requests", options.workload.num_requests},
-                           {"max_new_tokens", options.workload.max_new_tokens},
-                           {"ratios", Ratios(options.modes, results)}};
+  nlohmann::json report = {
+      {"model", server->engine().model_info().name},
+      {"streams", options.workload.num_streams},
+      {"requests", options.workload.num_requests},
+      {"max_new_tokens", options.workload.max_new_tokens},
+      {"ratios_of_tokens_per_second", Ratios(options.modes, results, TokensPerSecond)},
+      {"ratios_of_cpu_per_token", Ratios(options.modes, results, CpuPerToken)}};
   for (const auto& [mode, rounds] : results) report["modes"][mode] = Summarise(rounds);
   std::puts(report.dump(1).c_str());
   return absl::OkStatus();
