@@ -11,6 +11,7 @@
 #include "chorus/v1/inference.grpc.pb.h"
 
 #include "client/grpc_error.h"
+#include "client/many_call.h"
 #include "core/base/status_macros.h"
 
 namespace chorus {
@@ -203,6 +204,17 @@ void ChorusClient::StartGenerate(const v1::GenerateRequest& request, StreamCallb
   if (cancellation != nullptr) cancellation->Attach(context);
   auto* reader = new GenerateReader(std::move(context), std::move(callbacks), detach);
   reader->Start(*connection_->stub, request);
+}
+
+absl::Status ChorusClient::GenerateMany(const NextRequest& next, const ManyCallback& on_event,
+                                        int32_t window, Cancellation* cancellation) {
+  const auto context = std::make_shared<grpc::ClientContext>();
+  connection_->Prepare(*context);
+  if (cancellation != nullptr) cancellation->Attach(context);
+  ManyCall call(*connection_->stub, *context, window);
+  const absl::Status status = call.Run(next, on_event);
+  if (cancellation != nullptr) cancellation->Attach(nullptr);
+  return status;
 }
 
 absl::StatusOr<v1::TokenizeResponse> ChorusClient::Tokenize(const std::string& text,

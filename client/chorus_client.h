@@ -63,8 +63,8 @@ struct StreamCallbacks {
 //
 // Every error is an absl::Status with the server's code and one readable line, which names the
 // offending fields (see ToAbslStatus). Besides the server's own: DEADLINE_EXCEEDED past
-// ClientOptions::deadline, CANCELLED after Cancellation::Cancel, UNAVAILABLE when the connection
-// is lost, INTERNAL when the stream ends without its last message.
+// ClientOptions::deadline (of a whole GenerateMany, too), CANCELLED after Cancellation::Cancel,
+// UNAVAILABLE when the connection is lost, INTERNAL when the stream ends without its last message.
 //
 //   absl::StatusOr<ChorusClient> client = ChorusClient::Connect("127.0.0.1:50051");
 //   if (!client.ok()) return client.status();
@@ -78,6 +78,8 @@ struct StreamCallbacks {
 class ChorusClient {
  public:
   using EventCallback = std::function<void(const v1::GenerateResponse&)>;
+  // Enough to keep a server busy whose default is to take 128 of a stream at a time.
+  static constexpr int32_t kDefaultWindow = 256;
 
   // Connects to `target`, "HOST:PORT" (plain text, no TLS). UNAVAILABLE, naming the target, when
   // nothing accepts the connection within options.connect_timeout.
@@ -98,6 +100,19 @@ class ChorusClient {
   // `cancellation` may be null; it may be destroyed once on_done was called.
   void StartGenerate(const v1::GenerateRequest& request, StreamCallbacks callbacks,
                      Cancellation* cancellation = nullptr);
+
+  // Asks any number of questions over one stream. `next` fills in a request and its id (unique
+  // among those that still run) and returns true, or returns false when there are no more; a thread
+  // of the call's own calls it, when a request may be sent: at most `window` (>= 1) are under way
+  // at a time. `on_event` is called on this thread for every message as it comes; messages of
+  // different requests interleave. Each request's last one is response.finish or error
+  // (ToAbslStatus reads it), which ends that request alone. Returns when all have ended, or what
+  // ended the stream itself; requests without a last message then have not been answered.
+  // `cancellation` may be null.
+  using NextRequest = std::function<bool(v1::GenerateManyRequest*)>;
+  using ManyCallback = std::function<void(const v1::GenerateManyResponse&)>;
+  absl::Status GenerateMany(const NextRequest& next, const ManyCallback& on_event,
+                            int32_t window = kDefaultWindow, Cancellation* cancellation = nullptr);
 
   // Token ids of `text` and their spellings. With `recognize_special` the spellings of special
   // tokens become those tokens; otherwise they are plain text.

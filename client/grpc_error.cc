@@ -17,11 +17,9 @@ namespace chorus {
 namespace {
 
 // What the details say beyond `message`, one entry each.
-std::vector<std::string> ReadableDetails(const std::string& serialized,
+std::vector<std::string> ReadableDetails(const google::rpc::Status& status,
                                          const std::string& message) {
   std::vector<std::string> lines;
-  google::rpc::Status status;
-  if (!status.ParseFromString(serialized)) return lines;
   for (const google::protobuf::Any& detail : status.details()) {
     google::rpc::BadRequest bad_request;
     google::rpc::RetryInfo retry_info;
@@ -42,15 +40,24 @@ std::vector<std::string> ReadableDetails(const std::string& serialized,
   return lines;
 }
 
+absl::Status MakeStatus(int code, std::string message, const google::rpc::Status& details) {
+  const std::vector<std::string> lines = ReadableDetails(details, message);
+  if (!lines.empty()) absl::StrAppend(&message, " (", absl::StrJoin(lines, "; "), ")");
+  return absl::Status(static_cast<absl::StatusCode>(code),
+                      absl::StrReplaceAll(message, {{"\n", " "}}));
+}
+
 }  // namespace
 
 absl::Status ToAbslStatus(const grpc::Status& status) {
   if (status.ok()) return absl::OkStatus();
-  std::string message = status.error_message();
-  const std::vector<std::string> details = ReadableDetails(status.error_details(), message);
-  if (!details.empty()) absl::StrAppend(&message, " (", absl::StrJoin(details, "; "), ")");
-  return absl::Status(static_cast<absl::StatusCode>(status.error_code()),
-                      absl::StrReplaceAll(message, {{"\n", " "}}));
+  google::rpc::Status details;
+  if (!details.ParseFromString(status.error_details())) details.Clear();
+  return MakeStatus(status.error_code(), status.error_message(), details);
+}
+
+absl::Status ToAbslStatus(const google::rpc::Status& status) {
+  return MakeStatus(status.code(), status.message(), status);
 }
 
 }  // namespace chorus

@@ -5,6 +5,9 @@
 namespace grpc {
 class Status;
 }  // namespace grpc
+namespace google::rpc {
+class Status;
+}  // namespace google::rpc
 
 namespace chorus {
 
@@ -13,5 +16,8 @@ namespace chorus {
 // "field: description" and the delay of a google.rpc.RetryInfo. Details that cannot be read are
 // left out: the code and the server's message always arrive.
 absl::Status ToAbslStatus(const grpc::Status& status);
+
+// The same of a google.rpc.Status: how one request of GenerateMany ended.
+absl::Status ToAbslStatus(const google::rpc::Status& status);
 
 }  // namespace chorus

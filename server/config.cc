@@ -88,6 +88,8 @@ absl::Status ValidateNetwork(const NetworkConfig& network) {
   }
   CHORUS_RETURN_IF_ERROR(
       CheckRange("stream_buffer_events", network.stream_buffer_events, 1, 1 << 20));
+  CHORUS_RETURN_IF_ERROR(
+      CheckRange("max_stream_requests", network.max_stream_requests, 1, 1 << 16));
   CHORUS_RETURN_IF_ERROR(CheckRange("tokenizer_threads", network.tokenizer_threads, 1, 64));
   return CheckRange("tokenizer_queue", network.tokenizer_queue, 1, 1 << 20);
 }

@@ -28,7 +28,8 @@ struct NetworkConfig {
   std::string port_file;                             // written once serving; empty: none
   absl::Duration drain_timeout = absl::Seconds(30);  // running streams may finish within this
   absl::Duration stuck_after = absl::Seconds(60);  // NOT_SERVING if a worker makes no step for this
-  int32_t stream_buffer_events = 64;               // unread events after which a request is paused
+  int32_t stream_buffer_events = 64;               // unread tokens after which a request is paused
+  int32_t max_stream_requests = 128;               // requests under way in one GenerateMany call
   int32_t tokenizer_threads = 2;                   // threads that tokenise long texts
   int32_t tokenizer_queue = 128;                   // long texts that may wait for them
 };

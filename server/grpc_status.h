@@ -3,6 +3,7 @@
 #include <grpcpp/support/status.h>
 
 #include "absl/status/status.h"
+#include "google/rpc/status.pb.h"
 
 namespace chorus {
 
@@ -11,5 +12,8 @@ namespace chorus {
 //   INVALID_ARGUMENT    google.rpc.BadRequest: field, and "VALUE is not valid: LIMIT"
 //   RESOURCE_EXHAUSTED  google.rpc.RetryInfo: when to ask again
 grpc::Status ToGrpcStatus(const absl::Status& status);
+
+// The same as a message: what one request of many ends with. REQUIRES: !status.ok().
+google::rpc::Status ToRpcStatus(const absl::Status& status);
 
 }  // namespace chorus

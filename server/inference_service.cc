@@ -1,38 +1,24 @@
 #include "server/inference_service.h"
 
 #include <chrono>
-#include <exception>
 #include <memory>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 
 #include "core/base/field_error.h"
 #include "core/engine/request_validation.h"
 #include "server/grpc_status.h"
 #include "server/names.h"
+#include "server/stream_end.h"
 #include "server/token_stream.h"
 
 namespace chorus {
 namespace {
 
-// Texts up to this size are tokenised within a reaction: well under a millisecond.
-constexpr size_t kInlineTextBytes = 4096;
 constexpr size_t kMaxTokenizeBytes = size_t{16} << 20;
 constexpr int kMaxDetokenizeIds = 1 << 22;
-
-// Runs `work`; an exception (out of memory in a library, say) becomes INTERNAL.
-absl::Status Guarded(const std::function<absl::Status()>& work) {
-  try {
-    return work();
-  } catch (const std::bad_alloc&) {
-    return absl::ResourceExhaustedError("out of memory");
-  } catch (const std::exception& error) {
-    return absl::InternalError(absl::StrCat("unexpected: ", error.what()));
-  }
-}
 
 absl::Time DeadlineOf(const grpc::CallbackServerContext& context) {
   const auto deadline = context.deadline();
@@ -40,35 +26,11 @@ absl::Time DeadlineOf(const grpc::CallbackServerContext& context) {
   return absl::FromChrono(deadline);
 }
 
-void LogStreamEnd(const Logger& logger, const StreamEnd& end) {
-  const FinishSummary& summary = end.summary;
-  LogFields fields = {
-      {"rpc", std::string("Generate")},
-      {"request_id", end.request_id},
-      {"method", std::string(end.method.has_value() ? MethodName(*end.method) : "")},
-      {"outcome", absl::StatusCodeToString(end.status.code())},
-      {"prompts", int64_t{end.num_prompts}},
-      {"prompt_tokens", int64_t{summary.prompt_tokens}},
-      {"cached_tokens", int64_t{summary.cached_tokens}},
-      {"generated_tokens", int64_t{summary.generated_tokens}},
-      {"steps", int64_t{summary.model_steps}},
-      {"queue_seconds", absl::ToDoubleSeconds(summary.queue_time)},
-      {"first_token_seconds", absl::ToDoubleSeconds(summary.first_token_time)},
-      {"total_seconds", absl::ToDoubleSeconds(summary.total_time)}};
-  // The field's path only: a message may quote the request.
-  if (const auto field = FieldOf(end.status)) fields.emplace_back("field", *field);
-  const bool ours = end.status.code() == absl::StatusCode::kInternal;
-  if (ours) fields.emplace_back("error", std::string(end.status.message()));
-  logger.Log(ours ? Logger::Level::kError : Logger::Level::kInfo, "request", fields);
-}
-
 }  // namespace
 
-RequestDefaults InferenceService::DrawDefaults() {
-  absl::MutexLock lock(&random_mutex_);
-  return RequestDefaults{absl::StrFormat("chorus-%016x", absl::Uniform<uint64_t>(random_)),
-                         absl::Uniform<uint64_t>(random_)};
-}
+InferenceService::InferenceService(const Dependencies& dependencies)
+    : dependencies_(dependencies),
+      intake_(dependencies.parser, dependencies.observer, dependencies.pool) {}
 
 grpc::ServerWriteReactor<v1::GenerateResponse>* InferenceService::Generate(
     grpc::CallbackServerContext* context, const v1::GenerateRequest* request) {
@@ -80,7 +42,7 @@ grpc::ServerWriteReactor<v1::GenerateResponse>* InferenceService::Generate(
   options.tokenizer = dependencies_.tokenizer;
   options.max_buffered_events = dependencies_.stream_buffer_events;
   options.on_end = [logger = dependencies_.logger](const StreamEnd& end) {
-    LogStreamEnd(*logger, end);
+    LogStreamEnd(*logger, "Generate", end);
   };
   options.on_done = [this] {
     absl::MutexLock lock(&streams_mutex_);
@@ -88,30 +50,66 @@ grpc::ServerWriteReactor<v1::GenerateResponse>* InferenceService::Generate(
   };
   const std::shared_ptr<TokenStream> stream = TokenStream::Create(std::move(options));
 
-  const auto begin = [this, stream,
-                      deadline = DeadlineOf(*context)](const v1::GenerateRequest& proto) {
-    const absl::Status status = Guarded([&]() -> absl::Status {
-      absl::StatusOr<Request> parsed = dependencies_.parser->Parse(proto, DrawDefaults());
-      if (!parsed.ok()) return parsed.status();
-      parsed->deadline = deadline;
+  const auto begin = [this, stream](absl::StatusOr<Request> parsed) {
+    if (!parsed.ok()) return stream->Reject(parsed.status());
+    const absl::Status status = Guarded([&] {
       stream->Submit(dependencies_.engine, *std::move(parsed));
       return absl::OkStatus();
     });
-    if (status.ok()) return;
-    dependencies_.observer->OnRejected(RejectReason::kInvalid);
-    stream->Reject(status);
+    if (!status.ok()) stream->Reject(status);
   };
-  if (RequestParser::TextBytes(*request) <= kInlineTextBytes) {
-    begin(*request);
-  } else if (!dependencies_.pool->TryAdd(
-                 // A copy: gRPC frees the request when a cancelled call ends.
-                 [begin, copy = std::make_shared<const v1::GenerateRequest>(*request)] {
-                   begin(*copy);
-                 })) {
+  if (!intake_.Parse(*request, DeadlineOf(*context), begin)) {
     dependencies_.observer->OnRejected(RejectReason::kQueueFull);
     stream->Reject(absl::ResourceExhaustedError("too many long texts wait to be tokenised"));
   }
   return stream.get();
+}
+
+grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* InferenceService::GenerateMany(
+    grpc::CallbackServerContext* context) {
+  bool draining = false;
+  int64_t number = 0;
+  {
+    absl::MutexLock lock(&streams_mutex_);
+    ++num_streams_;
+    number = next_many_stream_++;
+  }
+  GenerateManyStream::Options options;
+  options.engine = dependencies_.engine;
+  options.intake = &intake_;
+  options.observer = dependencies_.observer;
+  options.tokenizer = dependencies_.tokenizer;
+  options.deadline = DeadlineOf(*context);
+  options.max_requests = dependencies_.max_stream_requests;
+  options.max_buffered_events = dependencies_.stream_buffer_events;
+  options.on_end = [logger = dependencies_.logger](const StreamEnd& end) {
+    LogStreamEnd(*logger, "GenerateMany", end);
+  };
+  options.on_done = [this, number] {
+    absl::MutexLock lock(&streams_mutex_);
+    --num_streams_;
+    many_streams_.erase(number);
+  };
+  const std::shared_ptr<GenerateManyStream> stream = GenerateManyStream::Create(std::move(options));
+  {
+    absl::MutexLock lock(&streams_mutex_);
+    many_streams_.emplace(number, stream);  // gRPC ends no call before this returns
+    draining = draining_;
+  }
+  if (draining) stream->StartDraining();
+  return stream.get();
+}
+
+void InferenceService::StartDraining() {
+  std::vector<std::shared_ptr<GenerateManyStream>> streams;
+  {
+    absl::MutexLock lock(&streams_mutex_);
+    draining_ = true;
+    for (const auto& [number, stream] : many_streams_) {
+      if (auto alive = stream.lock()) streams.push_back(std::move(alive));
+    }
+  }
+  for (const auto& stream : streams) stream->StartDraining();
 }
 
 grpc::ServerUnaryReactor* InferenceService::RunUnary(grpc::CallbackServerContext* context,

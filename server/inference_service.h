@@ -3,10 +3,11 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/random/random.h"
+#include "absl/container/flat_hash_map.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "chorus/v1/inference.grpc.pb.h"
@@ -14,16 +15,25 @@
 #include "core/engine/engine.h"
 #include "core/engine/engine_observer.h"
 #include "core/text/tokenizer.h"
+#include "server/generate_many_stream.h"
 #include "server/logging.h"
 #include "server/parse_request.h"
+#include "server/request_intake.h"
 #include "server/task_pool.h"
 
 namespace chorus {
 
+// v1::Inference::CallbackService, but that GenerateMany is given its messages as bytes: one that
+// cannot be read is then one request's error and not the end of all (see GenerateManyStream).
+using InferenceMethods =
+    v1::Inference::WithCallbackMethod_Generate<v1::Inference::WithRawCallbackMethod_GenerateMany<
+        v1::Inference::WithCallbackMethod_Tokenize<v1::Inference::WithCallbackMethod_Detokenize<
+            v1::Inference::WithCallbackMethod_GetModelInfo<v1::Inference::Service>>>>>;
+
 // chorus.v1.Inference. Reactions do no more than cheap checks: short texts are tokenised in place,
 // long ones on the pool, and all model work is the engine's. Thread-safe; no exception leaves a
 // handler.
-class InferenceService final : public v1::Inference::CallbackService {
+class InferenceService final : public InferenceMethods {
  public:
   // All outlive the service.
   struct Dependencies {
@@ -35,11 +45,14 @@ class InferenceService final : public v1::Inference::CallbackService {
     TaskPool* pool = nullptr;
     int32_t num_workers = 1;
     int32_t stream_buffer_events = 64;
+    int32_t max_stream_requests = 128;
   };
-  explicit InferenceService(const Dependencies& dependencies) : dependencies_(dependencies) {}
+  explicit InferenceService(const Dependencies& dependencies);
 
   grpc::ServerWriteReactor<v1::GenerateResponse>* Generate(
       grpc::CallbackServerContext* context, const v1::GenerateRequest* request) override;
+  grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* GenerateMany(
+      grpc::CallbackServerContext* context) override;
   grpc::ServerUnaryReactor* Tokenize(grpc::CallbackServerContext* context,
                                      const v1::TokenizeRequest* request,
                                      v1::TokenizeResponse* response) override;
@@ -50,22 +63,28 @@ class InferenceService final : public v1::Inference::CallbackService {
                                          const v1::GetModelInfoRequest* request,
                                          v1::GetModelInfoResponse* response) override;
 
-  // Waits until no Generate call is open; false if `timeout` passed first.
+  // GenerateMany calls, open ones and new ones, take no more requests and end soon after those that
+  // run in them. (Generate calls are refused by the engine once that drains.)
+  void StartDraining();
+
+  // Waits until no Generate or GenerateMany call is open; false if `timeout` passed first.
   bool WaitUntilIdle(absl::Duration timeout);
 
  private:
-  RequestDefaults DrawDefaults();
   // Runs `work` here if `bytes` is small, else on the pool; its Status ends the call.
   grpc::ServerUnaryReactor* RunUnary(grpc::CallbackServerContext* context, size_t bytes,
                                      std::function<absl::Status()> work);
 
   const Dependencies dependencies_;
-
-  absl::Mutex random_mutex_;
-  absl::BitGen random_ ABSL_GUARDED_BY(random_mutex_);
+  RequestIntake intake_;
 
   absl::Mutex streams_mutex_;
-  int32_t num_streams_ ABSL_GUARDED_BY(streams_mutex_) = 0;
+  int32_t num_streams_ ABSL_GUARDED_BY(streams_mutex_) = 0;  // calls that are open
+  // Of these, the GenerateMany calls, by number.
+  absl::flat_hash_map<int64_t, std::weak_ptr<GenerateManyStream>> many_streams_
+      ABSL_GUARDED_BY(streams_mutex_);
+  int64_t next_many_stream_ ABSL_GUARDED_BY(streams_mutex_) = 0;
+  bool draining_ ABSL_GUARDED_BY(streams_mutex_) = false;
 };
 
 }  // namespace chorus

@@ -14,6 +14,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 
 #include "server/config.h"
 #include "server/flags.h"
@@ -105,9 +106,14 @@ void SilenceLibraries() {
   google::protobuf::SetLogHandler(nullptr);
 }
 
+// Without NDEBUG absl keeps a graph of which lock was taken under which, behind one lock of its own
+// for all threads: a help for tests, several per cent of the time under load.
+void SpeedUpLocks() { absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore); }
+
 int Main(const std::vector<std::string>& arguments) {
   const TerminationSignals signals;
   SilenceLibraries();
+  SpeedUpLocks();
   const absl::StatusOr<ParsedFlags> flags = ParseFlags(arguments);
   if (!flags.ok()) return Fail(kExitUsage, flags.status());
   if (flags->help) {

@@ -19,7 +19,6 @@ namespace {
 // No text of ordinary words comes near 64 bytes a token; what is longer could only be refused
 // after the work of tokenising it.
 constexpr int64_t kMaxTextBytesPerToken = 64;
-constexpr size_t kMaxRequestIdBytes = 128;
 constexpr int32_t kMaxPriority = 100;
 constexpr int32_t kMaxLogitBiases = 1024;
 constexpr int32_t kMaxAllowedTokens = 65536;

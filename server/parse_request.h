@@ -13,6 +13,8 @@
 
 namespace chorus {
 
+inline constexpr size_t kMaxRequestIdBytes = 128;
+
 struct ParseLimits {
   int32_t vocab_size = 0;          // of the model: token ids are below this
   int32_t max_request_tokens = 0;  // texts that could not fit are refused before they are tokenised

@@ -1,6 +1,7 @@
 #include "server/response.h"
 
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "absl/time/time.h"
@@ -19,26 +20,18 @@ void FillAnswer(Answer answer, int32_t index, v1::PromptAnswer* proto) {
   proto->set_mean_logprob(answer.mean_logprob);
 }
 
-}  // namespace
-
-v1::GenerateResponse ToPromptInfo(const PromptSummary& summary, const std::string& request_id,
-                                  uint64_t seed) {
-  v1::GenerateResponse response;
-  v1::PromptInfo* const info = response.mutable_prompt_info();
-  info->set_request_id(request_id);
-  info->set_seed(seed);
+void Fill(const PromptSummary& summary, const RequestRecord& request, v1::PromptInfo* info) {
+  info->set_request_id(request.id);
+  info->set_seed(request.seed);
   info->mutable_segment_tokens()->Add(summary.segment_tokens.begin(), summary.segment_tokens.end());
   info->set_original_length(summary.original_length);
   info->set_prompt_tokens(summary.prompt_tokens);
   info->set_cached_tokens(summary.cached_tokens);
   info->set_worker(summary.worker);
-  return response;
 }
 
-v1::GenerateResponse ToTokenChunk(TokenEvent event, const Tokenizer& tokenizer) {
-  v1::GenerateResponse response;
-  v1::TokenChunk* const chunk = response.mutable_chunk();
-  chunk->set_text(std::move(event.text));
+void Fill(const TokenEvent& event, const Tokenizer& tokenizer, v1::TokenChunk* chunk) {
+  chunk->set_text(event.text);
   chunk->mutable_token_ids()->Add(event.token_ids.begin(), event.token_ids.end());
   chunk->mutable_logprobs()->Add(event.logprobs.begin(), event.logprobs.end());
   for (const std::vector<TokenLogprob>& alternatives : event.top_logprobs) {
@@ -51,12 +44,9 @@ v1::GenerateResponse ToTokenChunk(TokenEvent event, const Tokenizer& tokenizer) 
     }
   }
   if (event.prompt_index >= 0) chunk->set_prompt_index(event.prompt_index);
-  return response;
 }
 
-v1::GenerateResponse ToFinishInfo(FinishSummary summary) {
-  v1::GenerateResponse response;
-  v1::FinishInfo* const finish = response.mutable_finish();
+void Fill(FinishSummary summary, v1::FinishInfo* finish) {
   finish->set_reason(static_cast<v1::FinishReason>(summary.answer.reason));
   finish->set_stop(std::move(summary.answer.stop));
   finish->set_text(std::move(summary.answer.text));
@@ -80,7 +70,23 @@ v1::GenerateResponse ToFinishInfo(FinishSummary summary) {
     count->set_count(tally.count);
     count->mutable_prompt_indexes()->Add(tally.prompt_indexes.begin(), tally.prompt_indexes.end());
   }
-  return response;
+}
+
+}  // namespace
+
+void FillResponse(StreamEvent event, const RequestRecord& request, const Tokenizer& tokenizer,
+                  v1::GenerateResponse* response) {
+  if (const auto* start = std::get_if<PromptSummary>(&event)) {
+    response->Clear();
+    Fill(*start, request, response->mutable_prompt_info());
+  } else if (const auto* tokens = std::get_if<TokenEvent>(&event)) {
+    v1::TokenChunk* const chunk = response->mutable_chunk();
+    chunk->Clear();
+    Fill(*tokens, tokenizer, chunk);
+  } else {
+    response->Clear();
+    Fill(std::get<FinishSummary>(std::move(event)), response->mutable_finish());
+  }
 }
 
 }  // namespace chorus

@@ -1,20 +1,16 @@
 #pragma once
 
-#include <cstdint>
-#include <string>
-
 #include "chorus/v1/inference.pb.h"
 
-#include "core/engine/token_sink.h"
 #include "core/text/tokenizer.h"
+#include "server/event_buffer.h"
+#include "server/stream_end.h"
 
 namespace chorus {
 
-// The engine's events as messages of the public contract. Pure.
-v1::GenerateResponse ToPromptInfo(const PromptSummary& summary, const std::string& request_id,
-                                  uint64_t seed);
-// `tokenizer` spells the ids of top_logprobs.
-v1::GenerateResponse ToTokenChunk(TokenEvent event, const Tokenizer& tokenizer);
-v1::GenerateResponse ToFinishInfo(FinishSummary summary);
+// The engine's event as a message of the public contract. `response` may hold an earlier event,
+// whose memory is used again. `tokenizer` spells the ids of top_logprobs. Pure.
+void FillResponse(StreamEvent event, const RequestRecord& request, const Tokenizer& tokenizer,
+                  v1::GenerateResponse* response);
 
 }  // namespace chorus

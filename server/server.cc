@@ -44,6 +44,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(
   dependencies.pool = pool.get();
   dependencies.num_workers = config.model.workers;
   dependencies.stream_buffer_events = config.network.stream_buffer_events;
+  dependencies.max_stream_requests = config.network.max_stream_requests;
   server->service_ = std::make_unique<InferenceService>(dependencies);
   server->pool_ = std::move(pool);
   GrpcServer::Options grpc_options;
@@ -60,6 +61,7 @@ bool Server::Drain(absl::Duration timeout) {
   const absl::Time deadline = absl::Now() + timeout;
   metrics_.SetDraining(true);
   grpc_->SetDraining();
+  service_->StartDraining();
   logger_->Log(Logger::Level::kInfo, "draining",
                {{"running", int64_t{engine_->num_running()}},
                 {"waiting", int64_t{engine_->num_waiting()}},

@@ -1,20 +1,12 @@
 #include "server/token_stream.h"
 
 #include <utility>
+#include <variant>
 
 #include "server/grpc_status.h"
 #include "server/response.h"
 
 namespace chorus {
-namespace {
-
-// gRPC cancels a call whose deadline passes by its own timer, which may run a little ahead of the
-// engine's clock. Within this much of the deadline the engine is left to end the request itself, so
-// that it counts as DEADLINE_EXCEEDED and not as cancelled.
-constexpr absl::Duration kDeadlineTolerance = absl::Milliseconds(20);
-
-}  // namespace
-
 std::shared_ptr<TokenStream> TokenStream::Create(Options options) {
   std::shared_ptr<TokenStream> stream(new TokenStream(std::move(options)));
   absl::MutexLock lock(&stream->mutex_);
@@ -23,11 +15,7 @@ std::shared_ptr<TokenStream> TokenStream::Create(Options options) {
 }
 
 void TokenStream::Submit(Engine* engine, Request request) {
-  request_id_ = request.id;
-  seed_ = request.sampling.seed;
-  method_ = request.fusion.method;
-  num_prompts_ = static_cast<int32_t>(request.prompts.size());
-  deadline_ = request.deadline;
+  record_ = RecordOf(request);
   bool gone = false;
   {
     absl::MutexLock lock(&mutex_);
@@ -48,11 +36,11 @@ void TokenStream::Submit(Engine* engine, Request request) {
 void TokenStream::Reject(const absl::Status& status) { End(status, FinishSummary()); }
 
 void TokenStream::OnStart(const PromptSummary& summary) {
-  Push(ToPromptInfo(summary, request_id_, seed_));
+  Push([&](EventBuffer& events) { events.AddStart(summary); });
 }
 
 void TokenStream::OnToken(TokenEvent event) {
-  Push(ToTokenChunk(std::move(event), *options_.tokenizer));
+  Push([&](EventBuffer& events) { events.AddToken(std::move(event)); });
 }
 
 void TokenStream::OnFinish(const absl::Status& status, FinishSummary summary) {
@@ -63,32 +51,33 @@ bool TokenStream::WantsMore() const {
   absl::MutexLock lock(&mutex_);
   // Nobody reads any more: the engine is not to wait, but to find the cancellation.
   if (abandoned_) return true;
-  return events_.size() < static_cast<size_t>(options_.max_buffered_events);
+  return events_.num_waiting() < options_.max_buffered_events;
 }
 
-void TokenStream::Push(v1::GenerateResponse event) {
+void TokenStream::Push(const std::function<void(EventBuffer&)>& add) {
   {
     absl::MutexLock lock(&mutex_);
     if (abandoned_) return;
-    events_.push_back(std::move(event));
+    add(events_);
+    if (write_in_flight_) return;
   }
   Advance();
 }
 
 void TokenStream::End(const absl::Status& status, FinishSummary summary) {
-  if (options_.on_end) {
-    options_.on_end(StreamEnd{request_id_, method_, num_prompts_, status, summary});
-  }
+  if (options_.on_end) options_.on_end(StreamEnd{record_, status, summary});
   {
     absl::MutexLock lock(&mutex_);
-    if (status.ok() && !abandoned_) events_.push_back(ToFinishInfo(std::move(summary)));
+    if (status.ok() && !abandoned_) events_.AddFinish(std::move(summary));
     final_status_ = status;
   }
   Advance();
 }
 
 void TokenStream::Advance() {
+  std::optional<StreamEvent> event;
   grpc::Status final_status;
+  bool more = false;
   bool finish = false;
   {
     absl::MutexLock lock(&mutex_);
@@ -97,9 +86,11 @@ void TokenStream::Advance() {
       final_status = grpc::Status(grpc::StatusCode::CANCELLED, "the caller is gone");
       finish = true;
     } else if (!events_.empty()) {
-      current_ = std::move(events_.front());
-      events_.pop_front();
+      event = events_.TakeNext();
       write_in_flight_ = true;
+      more = !events_.empty();
+      // The last message and the end of the call go out together.
+      finish = std::holds_alternative<FinishSummary>(*event);
     } else if (final_status_.has_value()) {
       final_status = ToGrpcStatus(*final_status_);
       finish = true;
@@ -108,11 +99,13 @@ void TokenStream::Advance() {
     }
     finish_called_ = finish;
   }
-  if (finish) {
-    Finish(std::move(final_status));
-  } else {
-    StartWrite(&current_);
-  }
+  if (!event.has_value()) return Finish(std::move(final_status));
+  FillResponse(*std::move(event), record_, *options_.tokenizer, &current_);
+  grpc::WriteOptions options;
+  if (finish) return StartWriteAndFinish(&current_, options, grpc::Status::OK);
+  // What waits already is written as soon as this is done: gRPC may send both in one go.
+  if (more) options.set_buffer_hint();
+  StartWrite(&current_, options);
 }
 
 void TokenStream::Abandon() {
@@ -121,12 +114,12 @@ void TokenStream::Abandon() {
   {
     absl::MutexLock lock(&mutex_);
     abandoned_ = true;
-    events_.clear();
+    events_.Clear();
     engine = engine_;
     handle = handle_;
   }
-  // `deadline_` may be read once there is a handle: Submit set it before.
-  if (handle.has_value() && absl::Now() + kDeadlineTolerance < deadline_) engine->Cancel(*handle);
+  // `record_` may be read once there is a handle: Submit set it before.
+  if (handle.has_value()) CancelUnlessLate(*engine, *handle, record_.deadline);
   Advance();
 }
 

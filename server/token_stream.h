@@ -1,35 +1,25 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
-#include <string>
 
 #include <grpcpp/support/server_callback.h>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
-#include "absl/time/time.h"
 #include "chorus/v1/inference.pb.h"
 
 #include "core/engine/engine.h"
 #include "core/engine/request.h"
 #include "core/engine/token_sink.h"
 #include "core/text/tokenizer.h"
+#include "server/event_buffer.h"
+#include "server/stream_end.h"
 
 namespace chorus {
-
-// How one Generate call ended, for the log.
-struct StreamEnd {
-  std::string request_id;              // empty if the request could not be parsed
-  std::optional<FusionMethod> method;  // likewise
-  int32_t num_prompts = 0;
-  absl::Status status;
-  FinishSummary summary;  // counts and times; its texts are never logged
-};
 
 // One Generate call: takes the engine's events (TokenSink) and writes them to the client (gRPC's
 // reactor).
@@ -39,8 +29,9 @@ struct StreamEnd {
 // Threads: engine threads call the sink's methods, gRPC threads the reactions, any thread Submit or
 // Reject (once, one of them). One write is outstanding at a time, and Finish is called once, when
 // no write is outstanding. gRPC is never called under the lock. Backpressure: WantsMore is false
-// while max_buffered_events events wait to be written, so what is buffered is bounded by that and
-// the events of one model step.
+// while max_buffered_events tokens (or events without one) wait to be written, so what is buffered
+// is bounded by that and the tokens of one model step. While a write is outstanding further tokens
+// are merged (EventBuffer).
 class TokenStream final : public grpc::ServerWriteReactor<v1::GenerateResponse>,
                           public TokenSink,
                           public std::enable_shared_from_this<TokenStream> {
@@ -73,7 +64,8 @@ class TokenStream final : public grpc::ServerWriteReactor<v1::GenerateResponse>,
 
  private:
   explicit TokenStream(Options options) : options_(std::move(options)) {}
-  void Push(v1::GenerateResponse event);
+  // Lets `add` put an event into the buffer, unless nobody reads any more, and writes.
+  void Push(const std::function<void(EventBuffer&)>& add);
   void End(const absl::Status& status, FinishSummary summary);
   // The client is gone: drops what is unread and takes the request out of the engine.
   void Abandon();
@@ -83,15 +75,11 @@ class TokenStream final : public grpc::ServerWriteReactor<v1::GenerateResponse>,
   const Options options_;
 
   // Set in Submit before the engine knows the stream; const afterwards.
-  std::string request_id_;
-  uint64_t seed_ = 0;
-  std::optional<FusionMethod> method_;
-  int32_t num_prompts_ = 0;
-  absl::Time deadline_ = absl::InfiniteFuture();
+  RequestRecord record_;
 
   mutable absl::Mutex mutex_;
   std::shared_ptr<TokenStream> self_ ABSL_GUARDED_BY(mutex_);
-  std::deque<v1::GenerateResponse> events_ ABSL_GUARDED_BY(mutex_);
+  EventBuffer events_ ABSL_GUARDED_BY(mutex_);
   Engine* engine_ ABSL_GUARDED_BY(mutex_) = nullptr;
   std::optional<RequestHandle> handle_ ABSL_GUARDED_BY(mutex_);
   std::optional<absl::Status> final_status_ ABSL_GUARDED_BY(mutex_);

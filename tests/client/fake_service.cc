@@ -42,6 +42,34 @@ grpc::Status FakeService::Generate(grpc::ServerContext* context, const v1::Gener
   return status;
 }
 
+grpc::Status FakeService::GenerateMany(
+    grpc::ServerContext* context,
+    grpc::ServerReaderWriter<v1::GenerateManyResponse, v1::GenerateManyRequest>* stream) {
+  v1::GenerateManyRequest message;
+  while (stream->Read(&message)) {
+    {
+      absl::MutexLock lock(&mutex_);
+      requests_.push_back(message.request());
+    }
+    const std::string& question = message.request().prompt().text().question();
+    if (question == "lost") continue;
+    v1::GenerateManyResponse response;
+    response.set_request_id(message.request_id());
+    if (question == "bad") {
+      const grpc::Status bad = BadField("bad request", "sampling.top_p", "1.5 must be in (0, 1]");
+      CHECK(response.mutable_error()->ParseFromString(bad.error_details()));
+      stream->Write(response);
+      continue;
+    }
+    for (const v1::GenerateResponse& event : events) {
+      *response.mutable_response() = event;
+      stream->Write(response);
+    }
+  }
+  while (waits_for_cancel && !context->IsCancelled()) absl::SleepFor(absl::Milliseconds(1));
+  return status;
+}
+
 grpc::Status FakeService::Tokenize(grpc::ServerContext*, const v1::TokenizeRequest* request,
                                    v1::TokenizeResponse* response) {
   if (request->recognize_special() && request->text() == "<s>") {

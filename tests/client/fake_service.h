@@ -32,6 +32,11 @@ class FakeService final : public v1::Inference::Service {
 
   grpc::Status Generate(grpc::ServerContext* context, const v1::GenerateRequest* request,
                         grpc::ServerWriter<v1::GenerateResponse>* writer) override;
+  // Answers every request with `events` under its id, but one whose question is "bad" with
+  // INVALID_ARGUMENT, and one whose question is "lost" not at all; ends with `status`.
+  grpc::Status GenerateMany(
+      grpc::ServerContext* context,
+      grpc::ServerReaderWriter<v1::GenerateManyResponse, v1::GenerateManyRequest>* stream) override;
   // One token a byte, whose id is the byte; 256 for a recognised "<s>". A byte that is not ASCII is
   // detokenised as "?".
   grpc::Status Tokenize(grpc::ServerContext* context, const v1::TokenizeRequest* request,

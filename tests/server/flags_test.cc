@@ -88,6 +88,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadFlags{"Dtype", {"--model=m", "--dtype=int8"}, "--dtype=int8"},
         BadFlags{"Shape", {"--model=m", "--random_weights=gpt"}, "--random_weights=gpt"},
         BadFlags{"Workers", {"--model=m", "--workers=0"}, "--workers=0"},
+        BadFlags{"StreamRequests", {"--model=m", "--max_stream_requests=0"}, "1..65536"},
         BadFlags{"Listen", {"--model=m", "--listen=localhost"}, "HOST:PORT"},
         BadFlags{"Port", {"--model=m", "--listen=localhost:70000"}, "HOST:PORT"},
         BadFlags{"Metrics", {"--model=m", "--metrics_listen=:x"}, "--metrics_listen"},

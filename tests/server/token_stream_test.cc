@@ -37,6 +37,22 @@ TEST(TokenStreamTest, WantsNoMoreWhileTheBufferIsFull) {
   fixture.stream->OnDone();
 }
 
+TEST(TokenStreamTest, MergedTokensCountOneEachAgainstTheBuffer) {
+  Fixture fixture(4);
+  fixture.stream->OnStart(PromptSummary());  // goes to gRPC at once
+  TokenEvent event;
+  event.token_ids = {1, 2, 3};
+  fixture.stream->OnToken(event);
+  EXPECT_TRUE(fixture.stream->WantsMore());
+  fixture.stream->OnToken(TokenEvent());
+  EXPECT_FALSE(fixture.stream->WantsMore());
+  fixture.stream->OnWriteDone(true);  // takes all four as one message
+  EXPECT_TRUE(fixture.stream->WantsMore());
+  fixture.stream->OnCancel();
+  fixture.stream->OnFinish(absl::CancelledError(""), FinishSummary());
+  fixture.stream->OnDone();
+}
+
 TEST(TokenStreamTest, LivesUntilBothGrpcAndTheEngineHaveLetGo) {
   Fixture fixture(3);
   std::weak_ptr<TokenStream> watch = fixture.stream;
