@@ -165,11 +165,21 @@ void Simulation::TakeTurn(SimulatedWorker* worker) {
   clock_.Advance(worker->time - clock_.Now());
   worker->num_failed_steps_before = worker->runner->num_failed_steps();
   const Batch::Progress progress = worker->batch->RunOnce(absl::OkStatus());
+  CheckEnded(*worker, worker->time);
+  CheckStanding(*worker, progress);
   worker->time = clock_.Now();
   if (progress == Batch::Progress::kPaused) worker->time += kPausedTurn;
   worker->awake = progress != Batch::Progress::kIdle;
-  CheckStanding(*worker, progress);
   current_ = nullptr;
+}
+
+void Simulation::CheckEnded(const SimulatedWorker& worker, absl::Time turn_begin) {
+  for (const auto& [urgency, live] : worker.requests) {
+    if (*live.cancelled || live.deadline <= turn_begin) {
+      Breach(Property::kEndsInTime, "a request was cancelled or late at ",
+             absl::FormatTime(turn_begin), " and has not ended");
+    }
+  }
 }
 
 void Simulation::CheckStanding(const SimulatedWorker& worker, Batch::Progress progress) {
@@ -215,7 +225,11 @@ void Simulation::Submit(Arrival arrival) {
   auto flag = std::make_shared<std::atomic<bool>>(false);
   if (arrival.cancelled < absl::InfiniteFuture()) cancellations_.push({arrival.cancelled, flag});
   auto reader = std::make_shared<Reader>(arrival.reader, &record, &clock_);
-  AddLive(worker, {.record = &record, .reader = reader, .num_slots = plan->num_slots});
+  AddLive(worker, {.record = &record,
+                   .reader = reader,
+                   .cancelled = flag,
+                   .deadline = arrival.request.deadline,
+                   .num_slots = plan->num_slots});
   auto pending = std::make_unique<PendingRequest>(PendingRequest{
       std::move(arrival.request), *std::move(plan), reader, flag, record.submitted, {}});
   OnAccepted(pending->request);
@@ -292,6 +306,9 @@ void Simulation::OnStarted(const Request& request, const PromptSummary&, absl::D
       break;
     }
   }
+  if (*live.cancelled || live.deadline <= clock_.Now()) {
+    Breach(Property::kEndsInTime, "request ", request.id, " starts, cancelled or late");
+  }
   live.started = true;
   live.record->started = clock_.Now();
   num_waiting_slots_ -= live.num_slots;
@@ -309,8 +326,8 @@ void Simulation::OnFinished(const Request& request, Outcome outcome, const Finis
   if (!live->second.started) num_waiting_slots_ -= live->second.num_slots;
   const bool step_failed =
       current_->runner->num_failed_steps() > current_->num_failed_steps_before;
-  if (outcome == Outcome::kInternal && !step_failed) {
-    Breach(Property::kFailuresAreLocal, "request ", request.id, " ends though no step failed: ",
+  if (outcome == Outcome::kInternal && !(step_failed && live->second.started)) {
+    Breach(Property::kFailuresAreLocal, "request ", request.id, " fails though no step of it did: ",
            current_->runner->first_error());
   }
   current_->requests.erase(live);

@@ -78,7 +78,8 @@ class Simulation final : public EngineObserver {
     kWorkConserving,   // no worker stands still while requests wait for it
     kMostUrgentKept,   // a preempted request was paused or not the most urgent one
     kNothingLeaks,     // an idle worker has no slot in use
-    kFailuresAreLocal  // requests end with INTERNAL only when the step that they are in fails
+    kEndsInTime,       // what is cancelled or late ends in the next turn, without starting
+    kFailuresAreLocal  // requests end with INTERNAL only when a step fails, and after they started
   };
   std::vector<std::string> breaches(Property property) const;
 
@@ -114,6 +115,8 @@ class Simulation final : public EngineObserver {
   struct Live {
     RequestRecord* record = nullptr;
     std::shared_ptr<Reader> reader;
+    std::shared_ptr<const std::atomic<bool>> cancelled;
+    absl::Time deadline;
     int64_t num_slots = 0;
     bool started = false;
     int64_t rows_ahead = 0;        // that may run before it starts
@@ -145,6 +148,7 @@ class Simulation final : public EngineObserver {
   void AddLive(SimulatedWorker* worker, Live live);
   SimulatedWorker* NextWorker();
   void TakeTurn(SimulatedWorker* worker);
+  void CheckEnded(const SimulatedWorker& worker, absl::Time turn_begin);
   void CheckStanding(const SimulatedWorker& worker, Batch::Progress progress);
   void CheckPlan(const StepStats& stats);
   Live& LiveOf(const Request& request);

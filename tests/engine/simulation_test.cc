@@ -19,10 +19,13 @@ namespace {
 using ::testing::IsEmpty;
 using Property = Simulation::Property;
 
+// Shorter where every instruction costs ten.
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr absl::Duration kDay = absl::Hours(4);
+constexpr absl::Duration kDay = absl::Hours(6);
+constexpr int64_t kStepsPerFailure = 1000;
 #else
 constexpr absl::Duration kDay = absl::Hours(24);
+constexpr int64_t kStepsPerFailure = 10000;
 #endif
 
 struct SimulatedDay {
@@ -111,7 +114,7 @@ const SimulatedDay& FailingDay() {
   static const SimulatedDay* const day = [] {
     SimulationOptions options = DayOptions();
     options.model.num_kv_slots = 6000;
-    options.model.fails = [](int64_t step) { return step % 10000 == 7777; };
+    options.model.fails = [](int64_t step) { return step % kStepsPerFailure == 777; };
     TrafficOptions traffic = DayTraffic();
     traffic.length /= 3;
     traffic.night_rate = traffic.peak_rate;
@@ -214,6 +217,10 @@ TEST_P(SimulationTest, TheMostUrgentRunningRequestIsNeverPreempted) {
   EXPECT_THAT(breaches(Property::kMostUrgentKept), IsEmpty());
 }
 
+TEST_P(SimulationTest, WhatIsCancelledOrLateEndsInTheNextTurn) {
+  EXPECT_THAT(breaches(Property::kEndsInTime), IsEmpty());
+}
+
 TEST_P(SimulationTest, OnlyAFailingStepEndsRequestsWithAnError) {
   EXPECT_THAT(breaches(Property::kFailuresAreLocal), IsEmpty());
 }
@@ -287,11 +294,15 @@ TEST(TightDayTest, RequestsArePreemptedAndEndWellAllTheSame) {
 TEST(FailingDayTest, AFailingStepEndsTheRequestsInItAndNoOthers) {
   const Simulation& simulation = FailingDay().simulation;
   std::map<absl::Time, int64_t> failed;
+  int64_t num_failed = 0;
   for (const auto& [number, record] : simulation.records()) {
-    if (record.status.code() == absl::StatusCode::kInternal) ++failed[record.ended];
+    if (record.status.code() != absl::StatusCode::kInternal) continue;
+    ++failed[record.ended];
+    ++num_failed;
   }
-  // Each in the turn of a failing step, all of a step at once.
+  // Each in the turn of a failing step, all of a step at once; those that only read were in it too.
   EXPECT_EQ(static_cast<int64_t>(failed.size()), simulation.runner(0).num_failed_steps());
+  EXPECT_GE(num_failed, simulation.runner(0).num_failed_choosing_requests());
   EXPECT_GT(failed.size(), 1u);
   for (const auto& [time, count] : failed) {
     EXPECT_LE(count, DayOptions().engine.max_running_requests);

@@ -59,6 +59,7 @@ absl::StatusOr<StepResult> SimulatedModelRunner::Run(const StepPlan& plan) {
   if (options_.on_time) options_.on_time(CostOf(plan.num_rows(), CountKeys(plan.attention)));
   if (options_.fails && options_.fails(step)) {
     ++num_failed_steps_;
+    num_failed_choosing_requests_ += CountChoosingRequests(plan);
     Forget(plan);
     return absl::InternalError("a step that fails");
   }
@@ -82,7 +83,7 @@ absl::StatusOr<StepResult> SimulatedModelRunner::Run(const StepPlan& plan) {
     Forget(plan);
     return status;
   }
-  CountRequests(plan);
+  max_choosing_requests_ = std::max(max_choosing_requests_, CountChoosingRequests(plan));
   StepResult result;
   for (const TokenChoice& choice : plan.choices) result.tokens.push_back(Choose(choice));
   num_tokens_ += static_cast<int64_t>(result.tokens.size());
@@ -94,11 +95,10 @@ void SimulatedModelRunner::Forget(const StepPlan& plan) {
   for (const KvMove& move : plan.attention.moves) slots_[move.to_slot].state = 0;
 }
 
-void SimulatedModelRunner::CountRequests(const StepPlan& plan) {
+int32_t SimulatedModelRunner::CountChoosingRequests(const StepPlan& plan) {
   step_requests_.clear();
   for (const TokenChoice& choice : plan.choices) step_requests_.insert(choice.sampling);
-  max_choosing_requests_ =
-      std::max(max_choosing_requests_, static_cast<int32_t>(step_requests_.size()));
+  return static_cast<int32_t>(step_requests_.size());
 }
 
 absl::Status SimulatedModelRunner::CheckShapes(const StepPlan& plan) {

@@ -55,6 +55,8 @@ class SimulatedModelRunner final : public ModelRunner {
   int64_t num_tokens() const { return num_tokens_; }  // chosen and given out
   // Requests that got a token in one step, at most.
   int32_t max_choosing_requests() const { return max_choosing_requests_; }
+  // Requests that would have got a token in steps that failed.
+  int64_t num_failed_choosing_requests() const { return num_failed_choosing_requests_; }
 
  private:
   struct Slot {
@@ -72,7 +74,7 @@ class SimulatedModelRunner final : public ModelRunner {
   absl::Status CheckChain(const StepPlan& plan, const AttentionRun& run, KeyInterval keys) const;
   ChosenToken Choose(const TokenChoice& choice) const;
   void Forget(const StepPlan& plan);
-  void CountRequests(const StepPlan& plan);
+  int32_t CountChoosingRequests(const StepPlan& plan);
 
   const SimulatedModelOptions options_;
   ModelInfo info_;
@@ -86,6 +88,7 @@ class SimulatedModelRunner final : public ModelRunner {
   int64_t num_failed_steps_ = 0;
   int64_t num_tokens_ = 0;
   int32_t max_choosing_requests_ = 0;
+  int64_t num_failed_choosing_requests_ = 0;
 };
 
 }  // namespace chorus
