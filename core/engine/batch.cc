@@ -143,6 +143,7 @@ void Batch::Admit() {
     if (!TryTakeKv(request)) return;  // may park others: `parked` is stale now
     if (resumes) {
       Insert(TakeOut(request, &parked_), &running_);
+      context_.observer->OnResumed(request->request());
       continue;
     }
     const absl::Time now = context_.clock->Now();

@@ -296,16 +296,21 @@ Simulation::Live& Simulation::LiveOf(const Request& request) {
   return current_->requests.at(records_.at(NumberOf(request)).urgency);
 }
 
-void Simulation::OnStarted(const Request& request, const PromptSummary&, absl::Duration queued) {
-  Live& live = LiveOf(request);
-  const Urgency urgency = live.record->urgency;
-  for (const auto& [other_urgency, other] : current_->requests) {
-    if (other_urgency >= urgency) break;
-    if (!other.started) {
-      Breach(Property::kOrder, "request ", request.id, " starts before a more urgent one");
+// Nobody more urgent wants a place in the batch. A parked request whose reader is behind does not.
+void Simulation::CheckOrder(const Live& live) {
+  for (const auto& [urgency, other] : current_->requests) {
+    if (&other == &live) break;
+    if (!other.started || (other.parked && other.reader->WantsMore())) {
+      Breach(Property::kOrder, "a request starts or goes on before a more urgent one at ",
+             absl::FormatTime(clock_.Now()));
       break;
     }
   }
+}
+
+void Simulation::OnStarted(const Request& request, const PromptSummary&, absl::Duration queued) {
+  Live& live = LiveOf(request);
+  CheckOrder(live);
   if (*live.cancelled || live.deadline <= clock_.Now()) {
     Breach(Property::kEndsInTime, "request ", request.id, " starts, cancelled or late");
   }
@@ -338,14 +343,21 @@ void Simulation::OnPreempted(const Request& request) {
   current_->preempts = true;
   Live& live = LiveOf(request);
   ++live.record->num_preemptions;
+  live.parked = true;
   if (!live.reader->WantsMore()) return;
   for (const auto& [urgency, other] : current_->requests) {
-    if (!other.started || !other.reader->WantsMore()) continue;
+    if (&other != &live && (!other.started || other.parked || !other.reader->WantsMore())) continue;
     if (&other == &live) {
       Breach(Property::kMostUrgentKept, "request ", request.id, " is the most urgent that runs");
     }
     break;
   }
+}
+
+void Simulation::OnResumed(const Request& request) {
+  Live& live = LiveOf(request);
+  CheckOrder(live);
+  live.parked = false;
 }
 
 void Simulation::OnSegmentLookup(int32_t num_hits, int32_t num_misses, int64_t num_evictions) {

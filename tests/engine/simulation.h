@@ -73,7 +73,7 @@ class Simulation final : public EngineObserver {
   // The first few times that a property did not hold; empty if it always did.
   enum class Property {
     kStepBounds,       // rows of a step, slots in use, requests that run, requests that wait
-    kOrder,            // what starts is the most urgent one that waits
+    kOrder,            // what starts or goes on is the most urgent one that waits or is parked
     kWait,             // and has not waited for more rows than stood before it
     kWorkConserving,   // no worker stands still while requests wait for it
     kMostUrgentKept,   // a preempted request was paused or not the most urgent one
@@ -108,6 +108,7 @@ class Simulation final : public EngineObserver {
   void OnStep(const StepStats& stats) override;
   void OnSegmentLookup(int32_t num_hits, int32_t num_misses, int64_t num_evictions) override;
   void OnPreempted(const Request& request) override;
+  void OnResumed(const Request& request) override;
 
  private:
   class Reader;
@@ -119,6 +120,7 @@ class Simulation final : public EngineObserver {
     absl::Time deadline;
     int64_t num_slots = 0;
     bool started = false;
+    bool parked = false;  // preempted and not resumed
     int64_t rows_ahead = 0;        // that may run before it starts
     int64_t rows_run_before = 0;   // of the worker, when it was submitted
   };
@@ -152,6 +154,7 @@ class Simulation final : public EngineObserver {
   void CheckStanding(const SimulatedWorker& worker, Batch::Progress progress);
   void CheckPlan(const StepStats& stats);
   Live& LiveOf(const Request& request);
+  void CheckOrder(const Live& live);
   template <typename... Parts>
   void Breach(Property property, const Parts&... parts);
 

@@ -79,6 +79,7 @@ TrafficOptions DayTraffic() {
   TrafficOptions traffic;
   traffic.begin = absl::UnixEpoch() + absl::Seconds(1);
   traffic.length = kDay;
+  if (kDay < absl::Hours(24)) traffic.night_rate = traffic.peak_rate;  // no quiet hours
   return traffic;
 }
 
