@@ -14,6 +14,8 @@ namespace {
 
 // How often a worker whose readers are all behind looks again. A real one looks more often.
 constexpr absl::Duration kPausedTurn = absl::Milliseconds(100);
+// All has ended this long after the last request, or never will.
+constexpr absl::Duration kLongestTail = absl::Hours(2);
 constexpr size_t kMaxBreachesKept = 5;
 
 int64_t NumberOf(const Request& request) {
@@ -129,14 +131,17 @@ const RequestRecord& Simulation::RunAlone(Request request) {
 template <typename Source>
 void Simulation::RunAll(const Source& source) {
   std::optional<Arrival> next = source();
+  absl::Time last_arrival = clock_.Now();
   while (true) {
     SimulatedWorker* const worker = NextWorker();
     if (next.has_value() && (worker == nullptr || next->time <= worker->time)) {
+      last_arrival = next->time;
       clock_.Advance(next->time - clock_.Now());
       CancelUntil(next->time);
       Submit(*std::move(next));
       next = source();
     } else if (worker != nullptr) {
+      CHECK(worker->time < last_arrival + kLongestTail);
       CancelUntil(worker->time);
       TakeTurn(worker);
     } else {

@@ -51,7 +51,7 @@ double Traffic::RateAt(absl::Time time) const {
 absl::Time Traffic::NextTime() {
   if (burst_left_ > 0) {
     --burst_left_;
-    now_ += absl::Seconds(0.05 * Uniform());
+    if (Happens(0.7)) now_ += absl::Seconds(0.05 * Uniform());  // else with the one before
     return now_;
   }
   while (true) {
