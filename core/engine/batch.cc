@@ -141,10 +141,11 @@ void Batch::Admit() {
     const bool resumes = parked != parked_.end() &&
                          (next_ == nullptr || UrgencyOf(**parked) < UrgencyOf(*next_));
     if (!resumes && next_ == nullptr) return;
-    if (!TryTakeKv(resumes ? parked->get() : next_.get())) return;
+    RunningRequest* const request = resumes ? parked->get() : next_.get();
+    if (!TryTakeKv(request)) return;  // may park others: `parked` is stale now
     if (resumes) {
-      Insert(std::move(*parked), &running_);
-      parked_.erase(parked);
+      Insert(TakeOut(request, &parked_), &running_);
+      context_.observer->OnResumed(request->request());
       continue;
     }
     const absl::Time now = context_.clock->Now();
@@ -244,22 +245,30 @@ bool Batch::ParkOnePaused() {
 }
 
 void Batch::Park(RunningRequest* request) {
-  const auto place = std::find_if(running_.begin(), running_.end(),
-                                  [&](const auto& other) { return other.get() == request; });
-  CHECK(place != running_.end());
   request->ReleaseKv();
   context_.observer->OnPreempted(request->request());
-  std::unique_ptr<RunningRequest> parked = std::move(*place);
-  running_.erase(place);
-  Insert(std::move(parked), &parked_);
+  Insert(TakeOut(request, &running_), &parked_);
+}
+
+std::unique_ptr<RunningRequest> Batch::TakeOut(const RunningRequest* request, Requests* from) {
+  const auto place = std::find_if(from->begin(), from->end(),
+                                  [&](const auto& other) { return other.get() == request; });
+  CHECK(place != from->end());
+  std::unique_ptr<RunningRequest> taken = std::move(*place);
+  from->erase(place);
+  return taken;
 }
 
 // --- Steps ---
 
 // False if every running request is paused.
 bool Batch::RunStep() {
+  // Requests that were paused when others came in make more than may run, when their readers go on:
+  // the least urgent ones wait, with what KV space they have.
+  const auto max_running = static_cast<size_t>(context_.options->max_running_requests);
   std::vector<RunningRequest*> ready;
   for (const auto& request : running_) {
+    if (ready.size() == max_running) break;
     if (!request->paused_since.has_value()) ready.push_back(request.get());
   }
   if (ready.empty()) return false;

@@ -92,6 +92,7 @@ class Batch {
   bool IsHopeless(const RunningRequest& request, absl::Time now) const;
   void Start(RunningRequest* request);
   void Insert(std::unique_ptr<RunningRequest> request, Requests* into);
+  std::unique_ptr<RunningRequest> TakeOut(const RunningRequest* request, Requests* from);
   // Gives every generating sequence a slot for its last token, by preemption if it must be.
   void GrowAll();
   bool ParkOnePaused();

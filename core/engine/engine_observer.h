@@ -48,6 +48,8 @@ class EngineObserver {
   virtual void OnSegmentLookup(int32_t num_hits, int32_t num_misses, int64_t num_evictions) {}
   // A running request lost its KV space to a more urgent one; it will go on.
   virtual void OnPreempted(const Request& request) {}
+  // It has KV space again and goes on, after reading again what it had.
+  virtual void OnResumed(const Request& request) {}
   // Worker loop iteration, also when there is nothing to do.
   virtual void OnHeartbeat(int32_t worker, absl::Time now) {}
   virtual void OnLoad(int32_t num_waiting, int32_t num_running) {}

@@ -45,8 +45,9 @@ struct SchedulerOptions {
 // for each request that reads, so that a step, and with it the gap between two tokens of a stream,
 // grows with the number of prompts that wait and never with the length of one. In urgency order
 // each prompt gets half of what is left, so that a short prompt passes a long one, and the rest
-// goes to the most urgent. A generation's final rows run together: they may exceed the budget,
-// alone.
+// goes to the most urgent. Three things may exceed max_step_rows: the rows of one generation that
+// generates; one prompt row beside a full step of such rows; and a generation's final rows, which
+// run together, when no other prompt rows run.
 class Scheduler {
  public:
   explicit Scheduler(const SchedulerOptions& options) : options_(options) {}

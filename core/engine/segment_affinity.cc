@@ -33,4 +33,9 @@ void SegmentAffinity::Placed(const FusionPlan& plan, int32_t worker) {
   }
 }
 
+size_t SegmentAffinity::num_segments() const {
+  absl::MutexLock lock(&mutex_);
+  return entries_.size();
+}
+
 }  // namespace chorus

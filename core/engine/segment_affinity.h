@@ -24,6 +24,8 @@ class SegmentAffinity {
   std::vector<int64_t> CachedRows(const FusionPlan& plan) const;
   void Placed(const FusionPlan& plan, int32_t worker);
 
+  size_t num_segments() const;  // remembered
+
  private:
   struct Entry {
     int32_t worker = 0;

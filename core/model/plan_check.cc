@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 
 #include "core/base/status_macros.h"
@@ -70,6 +71,23 @@ absl::Status CheckMove(const KvMove& move, const ModelInfo& info) {
   return PlanError("a move is out of range");
 }
 
+// Moves run in any order, after the rows have written: each slot has one writer, and none is moved
+// on.
+absl::Status CheckMoves(const StepPlan& plan, const ModelInfo& info) {
+  if (plan.attention.moves.empty()) return absl::OkStatus();
+  absl::flat_hash_set<int32_t> written(plan.slots.begin(), plan.slots.end());
+  absl::flat_hash_set<int32_t> moved_to;
+  for (const KvMove& move : plan.attention.moves) {
+    CHORUS_RETURN_IF_ERROR(CheckMove(move, info));
+    moved_to.insert(move.to_slot);
+    if (!written.insert(move.to_slot).second) return PlanError("a slot is written twice");
+  }
+  for (const KvMove& move : plan.attention.moves) {
+    if (moved_to.contains(move.from_slot)) return PlanError("a slot is moved to and from");
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::Status CheckStepPlan(const StepPlan& plan, const ModelInfo& info) {
@@ -89,9 +107,7 @@ absl::Status CheckStepPlan(const StepPlan& plan, const ModelInfo& info) {
     next_row = run.row_end;
   }
   if (next_row != plan.num_rows()) return PlanError("runs do not cover the rows");
-  for (const KvMove& move : plan.attention.moves) {
-    CHORUS_RETURN_IF_ERROR(CheckMove(move, info));
-  }
+  CHORUS_RETURN_IF_ERROR(CheckMoves(plan, info));
   for (const TokenChoice& choice : plan.choices) {
     CHORUS_RETURN_IF_ERROR(CheckChoice(choice, plan.num_rows()));
   }

@@ -296,16 +296,17 @@ TEST(EngineTest, DrainFinishesWhatRunsAndRefusesWhatComes) {
 }
 
 TEST(EngineTest, DrainEndsTheRestWithUnavailableAfterItsTimeout) {
-  EngineOptions options;
-  options.max_running_requests = 1;
-  TestEngine test({}, options);
-  auto paused = std::make_shared<RecordingSink>();
-  paused->wants_more = false;
-  ASSERT_TRUE(test.engine->Submit(SimpleRequest(FusionMethod::kVote, 5), paused).ok());
-  const auto waiting = test.Submit(SimpleRequest(FusionMethod::kVote, 5));
+  TestEngine test;
+  std::vector<std::shared_ptr<RecordingSink>> paused;  // or not started yet
+  for (int i = 0; i < 2; ++i) {
+    paused.push_back(std::make_shared<RecordingSink>());
+    paused.back()->wants_more = false;
+    ASSERT_TRUE(test.engine->Submit(SimpleRequest(FusionMethod::kVote, 5), paused.back()).ok());
+  }
   EXPECT_FALSE(test.engine->Drain(absl::ZeroDuration()));
-  EXPECT_EQ(paused->status().code(), absl::StatusCode::kUnavailable);
-  EXPECT_EQ(waiting->status().code(), absl::StatusCode::kUnavailable);
+  for (const auto& sink : paused) {
+    EXPECT_EQ(sink->status().code(), absl::StatusCode::kUnavailable);
+  }
   EXPECT_EQ(test.observer.counts().outcomes[Outcome::kUnavailable], 2);
 }
 

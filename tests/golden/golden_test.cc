@@ -10,10 +10,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "core/engine/engine.h"
-#include "core/model/torch_model_runner.h"
+#include "tests/golden/engine_runs.h"
 #include "tests/golden/golden_cases.h"
-#include "tests/support/collecting_sink.h"
 
 namespace chorus {
 namespace {
@@ -56,63 +54,27 @@ class GoldenTest : public ::testing::TestWithParam<const char*> {
  protected:
   void SetUp() override {
     file_ = LoadGoldenFile(std::string("tests/golden/data/") + GetParam() + ".json");
-    auto tokenizer = Tokenizer::Load(file_.model_directory + "/tokenizer.json");
-    ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
-    tokenizer_ = *std::move(tokenizer);
   }
 
-  std::unique_ptr<Engine> MakeEngine(ModelDtype dtype, int max_step_rows) {
-    ModelOptions options;
-    options.model_directory = file_.model_directory;
-    options.dtype = dtype;
-    options.num_threads = 2;
-    auto weights = LoadSharedWeights(options);
-    EXPECT_TRUE(weights.ok()) << weights.status();
-    auto runner = CreateTorchModelRunner(
-        *std::move(weights), {.num_threads = 2, .kv_cache_bytes = int64_t{1} << 30});
-    EXPECT_TRUE(runner.ok()) << runner.status();
-    std::vector<std::unique_ptr<ModelRunner>> runners;
-    runners.push_back(std::make_unique<RecordingRunner>(*std::move(runner), &first_rows_));
-    EngineOptions engine_options;
-    engine_options.max_step_rows = max_step_rows;
-    engine_options.eos_token_ids = {2};  // of the tiny models and of SmolLM2
-    auto engine = Engine::Create(engine_options, std::move(runners), tokenizer_.get(), &observer_,
-                                 Clock::Real());
-    EXPECT_TRUE(engine.ok()) << engine.status();
-    return *std::move(engine);
+  std::unique_ptr<EngineRun> MakeEngine(ModelDtype dtype, int max_step_rows) {
+    if (models_.count(dtype) == 0) models_[dtype] = LoadModel(file_.model_directory, dtype);
+    EngineRunOptions options;
+    options.kv_cache_bytes = int64_t{1} << 30;
+    options.engine.max_step_rows = max_step_rows;
+    options.wrap = [this](std::unique_ptr<ModelRunner> runner) {
+      return std::make_unique<RecordingRunner>(std::move(runner), &first_rows_);
+    };
+    return std::make_unique<EngineRun>(models_[dtype], options);
   }
 
-  static std::shared_ptr<CollectingSink> Submit(Engine& engine, const Request& request) {
-    auto sink = std::make_shared<CollectingSink>();
-    const auto handle = engine.Submit(request, sink);
-    EXPECT_TRUE(handle.ok()) << request.id << ": " << handle.status();
-    return handle.ok() ? sink : nullptr;
-  }
-
-  std::vector<std::shared_ptr<CollectingSink>> RunAllAtOnce(ModelDtype dtype,
-                                                            int max_step_rows) {
-    const std::unique_ptr<Engine> engine = MakeEngine(dtype, max_step_rows);
-    std::vector<std::shared_ptr<CollectingSink>> sinks;
-    for (const GoldenCase& golden : file_.cases) sinks.push_back(Submit(*engine, golden.request));
-    for (auto& sink : sinks) {
-      if (sink != nullptr) sink->Wait();
-    }
-    return sinks;
-  }
-
-  std::vector<std::shared_ptr<CollectingSink>> RunOneByOne(ModelDtype dtype) {
-    const std::unique_ptr<Engine> engine = MakeEngine(dtype, /*max_step_rows=*/4096);
-    std::vector<std::shared_ptr<CollectingSink>> sinks;
-    for (const GoldenCase& golden : file_.cases) {
-      sinks.push_back(Submit(*engine, golden.request));
-      if (sinks.back() != nullptr) sinks.back()->Wait();
-    }
-    return sinks;
+  std::vector<Request> Requests() const {
+    std::vector<Request> requests;
+    for (const GoldenCase& golden : file_.cases) requests.push_back(golden.request);
+    return requests;
   }
 
   GoldenFile file_;
-  std::unique_ptr<const Tokenizer> tokenizer_;
-  EngineObserver observer_;
+  std::map<ModelDtype, LoadedModel> models_;
   RecordingRunner::Rows first_rows_;  // must outlive the engine
 };
 
@@ -138,12 +100,12 @@ std::vector<int32_t> PromptTokens(const Request& request, size_t prompt) {
 }
 
 TEST_P(GoldenTest, EveryMethodGivesTheTokensOfTransformers) {
-  const std::unique_ptr<Engine> engine = MakeEngine(ModelDtype::kFloat32, /*max_step_rows=*/4096);
+  const auto engine = MakeEngine(ModelDtype::kFloat32, /*max_step_rows=*/4096);
   int num_rows_compared = 0;
   for (const GoldenCase& golden : file_.cases) {
     SCOPED_TRACE(golden.name);
     first_rows_.clear();
-    const auto sink = Submit(*engine, golden.request);
+    const auto sink = engine->Submit(golden.request);
     ASSERT_NE(sink, nullptr);
     sink->Wait();
     ASSERT_TRUE(sink->status.ok()) << sink->status;
@@ -167,36 +129,28 @@ TEST_P(GoldenTest, EveryMethodGivesTheTokensOfTransformers) {
   EXPECT_GT(num_rows_compared, 0);
 }
 
-void ExpectSameStreams(const std::vector<std::shared_ptr<CollectingSink>>& want,
-                       const std::vector<std::shared_ptr<CollectingSink>>& got,
+void ExpectSameStreams(const EngineRun::Sinks& want, const EngineRun::Sinks& got,
                        const GoldenFile& file) {
   ASSERT_EQ(want.size(), got.size());
   for (size_t i = 0; i < want.size(); ++i) {
     SCOPED_TRACE(file.cases[i].name);
-    ASSERT_NE(got[i], nullptr);
-    ASSERT_TRUE(got[i]->status.ok()) << got[i]->status;
-    EXPECT_EQ(want[i]->finish.answer.token_ids, got[i]->finish.answer.token_ids);
-    // Bit for bit: log-probabilities are equal, not close.
-    EXPECT_EQ(want[i]->finish.answer.mean_logprob, got[i]->finish.answer.mean_logprob);
-    ASSERT_EQ(want[i]->finish.prompts.size(), got[i]->finish.prompts.size());
-    for (size_t p = 0; p < want[i]->finish.prompts.size(); ++p) {
-      EXPECT_EQ(want[i]->finish.prompts[p].token_ids, got[i]->finish.prompts[p].token_ids);
-      EXPECT_EQ(want[i]->finish.prompts[p].mean_logprob, got[i]->finish.prompts[p].mean_logprob);
-    }
+    ASSERT_TRUE(want[i] != nullptr && got[i] != nullptr);
+    ExpectSameStream(*want[i], *got[i]);
   }
 }
 
 TEST_P(GoldenTest, RequestsAtOnceGetTheVeryTokensTheyGetAlone) {
   for (const ModelDtype dtype : {ModelDtype::kFloat32, ModelDtype::kBFloat16}) {
     SCOPED_TRACE(static_cast<int>(dtype));
-    const auto alone = RunOneByOne(dtype);
-    ExpectSameStreams(alone, RunAllAtOnce(dtype, /*max_step_rows=*/512), file_);
-    ExpectSameStreams(alone, RunAllAtOnce(dtype, /*max_step_rows=*/37), file_);
+    const auto alone = MakeEngine(dtype, /*max_step_rows=*/4096)->RunAlone(Requests());
+    for (const int max_step_rows : {512, 37}) {
+      ExpectSameStreams(alone, MakeEngine(dtype, max_step_rows)->RunAtOnce(Requests()), file_);
+    }
   }
 }
 
 TEST_P(GoldenTest, AnyOrderOfParaphrasesGivesTheIdenticalStream) {
-  const std::unique_ptr<Engine> engine = MakeEngine(ModelDtype::kBFloat16, /*max_step_rows=*/512);
+  const auto engine = MakeEngine(ModelDtype::kBFloat16, /*max_step_rows=*/512);
   int num_compared = 0;
   for (const GoldenCase& golden : file_.cases) {
     const Request& request = golden.request;
@@ -210,8 +164,8 @@ TEST_P(GoldenTest, AnyOrderOfParaphrasesGivesTheIdenticalStream) {
     SCOPED_TRACE(golden.name);
     Request reversed = request;
     std::reverse(reversed.prompts.begin(), reversed.prompts.end());
-    const auto forward = Submit(*engine, request);
-    const auto backward = Submit(*engine, reversed);
+    const auto forward = engine->Submit(request);
+    const auto backward = engine->Submit(reversed);
     ASSERT_TRUE(forward != nullptr && backward != nullptr);
     forward->Wait();
     backward->Wait();
@@ -220,7 +174,9 @@ TEST_P(GoldenTest, AnyOrderOfParaphrasesGivesTheIdenticalStream) {
     ++num_compared;
   }
   // The prototype's cases have separators, so order matters to every one of them.
-  if (std::string(GetParam()) != "smollm2_prototype") EXPECT_GT(num_compared, 0);
+  if (std::string(GetParam()) != "smollm2_prototype") {
+    EXPECT_GT(num_compared, 0);
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Files, GoldenTest,

@@ -3,6 +3,8 @@
 #include <bit>
 #include <cmath>
 #include <limits>
+#include <string>
+#include <vector>
 
 #include "gtest/gtest.h"
 
@@ -122,6 +124,17 @@ struct RopeCase {
   KvType type;
 };
 
+const RopeCase kRopeCases[] = {
+    {{4, 4, 16, 0.0f}, KvType::kFloat32},   {{6, 2, 32, 0.0f}, KvType::kBFloat16},
+    {{9, 3, 64, 0.0f}, KvType::kFloat32},   {{9, 3, 64, 0.0f}, KvType::kBFloat16},
+    {{24, 8, 128, 0.0f}, KvType::kBFloat16}, {{4, 1, 10, 0.0f}, KvType::kBFloat16}};
+
+std::string RopeCaseName(const testing::TestParamInfo<RopeCase>& info) {
+  return "Heads" + std::to_string(info.param.shape.num_heads) + "Dim" +
+         std::to_string(info.param.shape.head_dim) +
+         (info.param.type == KvType::kFloat32 ? "Float32" : "BFloat16");
+}
+
 class RopeTest : public testing::TestWithParam<RopeCase> {
  protected:
   static constexpr int32_t kRows = 40, kMaxPositions = 300, kSlots = 64;
@@ -213,18 +226,120 @@ TEST_P(RopeTest, RotatesQueriesAndKeysAndWritesOnlyTheirSlots) {
   });
 }
 
-INSTANTIATE_TEST_SUITE_P(Shapes, RopeTest,
-                         testing::Values(RopeCase{{4, 4, 16, 0.0f}, KvType::kFloat32},
-                                         RopeCase{{6, 2, 32, 0.0f}, KvType::kBFloat16},
-                                         RopeCase{{9, 3, 64, 0.0f}, KvType::kFloat32},
-                                         RopeCase{{9, 3, 64, 0.0f}, KvType::kBFloat16},
-                                         RopeCase{{24, 8, 128, 0.0f}, KvType::kBFloat16},
-                                         RopeCase{{4, 1, 10, 0.0f}, KvType::kBFloat16}),
-                         [](const auto& info) {
-                           return "Heads" + std::to_string(info.param.shape.num_heads) + "Dim" +
-                                  std::to_string(info.param.shape.head_dim) +
-                                  (info.param.type == KvType::kFloat32 ? "Float32" : "BFloat16");
-                         });
+INSTANTIATE_TEST_SUITE_P(Shapes, RopeTest, testing::ValuesIn(kRopeCases), RopeCaseName);
+
+// A key store with every row's key and value, as RopeAndWriteKv writes them at positions_.
+class MoveKvTest : public RopeTest {
+ protected:
+  static constexpr int32_t kStoreSlots = 3 * kSlots;
+
+  void SetUp() override {
+    RopeTest::SetUp();
+    std::mt19937 random(7);
+    for (int32_t r = 0; r < kRows; ++r) {
+      const int32_t most = kMaxPositions - 1 - positions_[r];
+      const int32_t distance = r < 3 ? 0 : static_cast<int32_t>(random() % (most + 1));
+      moves_.push_back({slots_[r], kSlots + 2 * slots_[r], distance});
+    }
+  }
+
+  test::KvStore Written(ThreadPool& pool) const {
+    const AttentionShape& shape = GetParam().shape;
+    test::KvStore store(GetParam().type, kStoreSlots, shape);
+    std::vector<float> q_out(int64_t{kRows} * shape.num_heads * shape.head_dim);
+    const RopeArgs args{shape,         qkv_.data(),  positions_.data(),
+                        slots_.data(), kRows,        cosine_.data(),
+                        sine_.data(),  q_out.data(), store.view()};
+    RopeAndWriteKv(args, pool);
+    return store;
+  }
+
+  void Move(test::KvStore& store, ThreadPool& pool) const {
+    const MoveKvArgs args{GetParam().shape, moves_.data(), kRows,
+                          cosine_.data(),   sine_.data(),  store.view()};
+    MoveKv(args, pool);
+  }
+
+  // All bytes of keys or values.
+  std::string Bytes(const void* base) const {
+    const AttentionShape& shape = GetParam().shape;
+    const int64_t element = GetParam().type == KvType::kFloat32 ? 4 : 2;
+    return {static_cast<const char*>(base),
+            static_cast<size_t>(kStoreSlots * element * shape.num_kv_heads * shape.head_dim)};
+  }
+
+  std::vector<KvMove> moves_;
+};
+
+TEST_P(MoveKvTest, AMovedKeyIsTheKeyOfTheLaterPosition) {
+  const AttentionShape& shape = GetParam().shape;
+  const int64_t head_dim = shape.head_dim, kv_size = shape.num_kv_heads * head_dim;
+  // Elements of at most 3: two turns, each of four roundings and two of its tables, the second on
+  // elements of at most 3 sqrt(2), and the first one's error turned with them.
+  const double tolerance = 2 * 3 * 12 * kEpsilon;
+  const double rounding = GetParam().type == KvType::kBFloat16 ? 0x1.04p-8 : 0.0;
+  ForEveryTargetAndTeam([&](ThreadPool& pool) {
+    test::KvStore store = Written(pool);
+    Move(store, pool);
+    const KvView kv = store.view();
+    for (int32_t r = 0; r < kRows; ++r) {
+      const float* k_row = qkv_.data() + r * RowSize() + shape.num_heads * head_dim;
+      for (int64_t i = 0; i < kv_size; ++i) {
+        const float* head = k_row + i / head_dim * head_dim;
+        const int64_t j = i % half_;
+        const double angle = (positions_[r] + moves_[r].distance) *
+                             std::pow(10000.0, -static_cast<double>(j) / half_);
+        const double x1 = head[j], x2 = head[j + half_];
+        const double expected = i % head_dim < half_
+                                    ? x1 * std::cos(angle) - x2 * std::sin(angle)
+                                    : x2 * std::cos(angle) + x1 * std::sin(angle);
+        // To eight bits: both elements as they were written, and the result.
+        const double rounded = rounding * (std::hypot(x1, x2) + std::abs(expected));
+        ASSERT_NEAR(KvElement(kv, kv.k, moves_[r].to_slot * kv_size + i), expected,
+                    tolerance + rounded);
+      }
+    }
+  });
+}
+
+TEST_P(MoveKvTest, CopiesValuesAndTouchesNothingElse) {
+  const int64_t kv_size = GetParam().shape.num_kv_heads * GetParam().shape.head_dim;
+  ForEveryTargetAndTeam([&](ThreadPool& pool) {
+    test::KvStore store = Written(pool);
+    std::string k = Bytes(store.view().k), v = Bytes(store.view().v);
+    Move(store, pool);
+    const std::string k_after = Bytes(store.view().k), v_after = Bytes(store.view().v);
+    const size_t slot_bytes = k.size() / kStoreSlots;
+    ASSERT_EQ(slot_bytes, kv_size * (GetParam().type == KvType::kFloat32 ? 4u : 2u));
+    for (const KvMove& move : moves_) {
+      const size_t from = move.from_slot * slot_bytes, to = move.to_slot * slot_bytes;
+      v.replace(to, slot_bytes, v, from, slot_bytes);
+      // A key that is moved by nothing is itself; others are looked at above.
+      const std::string& key = move.distance == 0 ? k : k_after;
+      k.replace(to, slot_bytes, key, move.distance == 0 ? from : to, slot_bytes);
+    }
+    ASSERT_TRUE(v == v_after);
+    ASSERT_TRUE(k == k_after);
+  });
+}
+
+TEST_P(MoveKvTest, AnyTeamGivesTheSameBits) {
+  for (int64_t target : KernelTargets()) {
+    SCOPED_TRACE(test::KernelTargetName(target));
+    const ScopedKernelTarget scoped(target);
+    std::string expected;
+    for (int num_threads : {1, 2, 4}) {
+      ThreadPool pool(num_threads);
+      test::KvStore store = Written(pool);
+      Move(store, pool);
+      const std::string bytes = Bytes(store.view().k) + Bytes(store.view().v);
+      if (expected.empty()) expected = bytes;
+      ASSERT_TRUE(bytes == expected) << num_threads << " threads";
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, MoveKvTest, testing::ValuesIn(kRopeCases), RopeCaseName);
 
 // Values go through a vector path and a scalar tail; both must round as BFloat16FromFloat does.
 TEST(RopeBFloat16Test, RoundsToNearestEvenInEveryLane) {
@@ -260,6 +375,10 @@ TEST(ElementwiseDeathTest, SlotsOutsideTheStoreAreOurOwnBug) {
   ThreadPool pool(1);
   const RopeArgs args{shape, values, &zero, &slot, 1, &one, &one, q_out, store.view()};
   EXPECT_DEATH(RopeAndWriteKv(args, pool), "slots");
+  for (const KvMove& move : {KvMove{0, 1, 0}, KvMove{-1, 0, 0}}) {
+    const MoveKvArgs moves{shape, &move, 1, &one, &one, store.view()};
+    EXPECT_DEATH(MoveKv(moves, pool), "slot");
+  }
 }
 
 }  // namespace

@@ -220,6 +220,34 @@ TEST(TorchModelRunnerTest, APlanOutOfRangeIsInternal) {
   EXPECT_TRUE(runner->Run(good).ok());
 }
 
+TEST(TorchModelRunnerTest, AMoveOutOfRangeOrOverAnotherIsInternal) {
+  const auto runner = MakeRunner(LoadTiny());
+  const TestSequence sequence = CausalSequence(Tokens(6, 1), 0);
+  const int32_t num_slots = runner->info().num_kv_slots;
+  const auto code = [&](const std::vector<KvMove>& moves) {
+    StepPlan plan;
+    AppendRows(sequence, 0, 6, plan);
+    plan.attention.moves = moves;
+    return runner->Run(plan).status().code();
+  };
+  EXPECT_EQ(code({{2, 20, 511}, {2, num_slots - 1, 0}}), absl::StatusCode::kOk);
+  const std::vector<std::vector<KvMove>> bad = {
+      {{-1, 20, 1}},
+      {{num_slots, 20, 1}},
+      {{2, -1, 1}},
+      {{2, num_slots, 1}},
+      {{2, 2, 1}},
+      {{2, 20, -1}},
+      {{2, 20, 512}},
+      {{2, 20, 1}, {3, 20, 1}},   // to one slot twice
+      {{2, 20, 1}, {20, 21, 1}},  // on from where another goes
+      {{20, 21, 1}, {2, 20, 1}},
+      {{2, 3, 1}}};  // over a row's key
+  for (size_t i = 0; i < bad.size(); ++i) {
+    EXPECT_EQ(code(bad[i]), absl::StatusCode::kInternal) << "moves " << i;
+  }
+}
+
 // The first rows that an independent implementation (Transformers) gives for the tiny models, by
 // every rule of combination.
 class GoldenFirstRowTest : public testing::TestWithParam<const char*> {};

@@ -1,14 +1,16 @@
-// Tells ThreadSanitizer what absl's mutexes order. Linked into tests of a ThreadSanitizer build
-// only.
+// Tells ThreadSanitizer what absl's mutexes and the reference counts of its Status order. Linked
+// into tests of a ThreadSanitizer build only.
 //
 // Distributions ship absl without instrumentation, so ThreadSanitizer sees neither its locks nor
-// the order that they make, and reports every guarded member as a race. These definitions stand
+// the order that they make, and reports every guarded member, and the end of every shared Status, as
+// a race. These definitions stand
 // before the shared library's, add the missing edges and call on to it. Every edge is a true one:
 // what races without a lock still races. Building absl from source for one preset was looked at:
 // gRPC is linked against the distribution's, so it would have to be built too.
 
 #include <dlfcn.h>
 
+#include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 
 #include "core/base/check.h"
@@ -25,7 +27,8 @@ namespace {
 // The shared library's function of the same name as `member`, one of those below.
 template <typename Member>
 Member Next(Member member) {
-  static_assert(sizeof(Member) == 2 * sizeof(void*));  // Itanium ABI: {address, adjustment}
+  // Itanium ABI: {address, adjustment}, or the address of a static one.
+  static_assert(sizeof(Member) == 2 * sizeof(void*) || sizeof(Member) == sizeof(void*));
   union {
     Member function;
     void* address;
@@ -59,6 +62,16 @@ class GivenUp {
 
 namespace absl {
 ABSL_NAMESPACE_BEGIN
+
+// One reference less; whoever drops the last one deletes what all have used. The count is changed
+// with acquire and release order.
+void Status::UnrefNonInlined(uintptr_t rep) {
+  static const auto next = Next(&Status::UnrefNonInlined);
+  void* const counted = RepToPointer(rep);
+  __tsan_release(counted);
+  __tsan_acquire(counted);
+  next(rep);
+}
 
 void Mutex::Lock() {
   static const auto next = Next(&Mutex::Lock);
