@@ -1,5 +1,5 @@
-"""What qa_accuracy.py and speed.py share: the contract's stubs, a server of one's own, the
-questions and the few-shot frame around them, and progress on stderr."""
+"""What the benchmarks share: the contract's stubs, a server of one's own, the questions and the
+few-shot frame around them, and progress on stderr."""
 
 import contextlib
 import importlib
@@ -105,6 +105,7 @@ class Server:
                          *extra_flags]
         self._process = None
         self.target = None
+        self.metrics_url = None
 
     def __enter__(self):
         with open(self._log_path, "wb") as log:
@@ -121,7 +122,9 @@ class Server:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             with contextlib.suppress(OSError, ValueError, KeyError):
-                self.target = f"127.0.0.1:{json.loads(self._port_file.read_text())['grpc']}"
+                ports = json.loads(self._port_file.read_text())
+                self.target = f"127.0.0.1:{ports['grpc']}"
+                self.metrics_url = f"http://127.0.0.1:{ports['metrics']}/metrics"
                 return
             if self._process.poll() is not None:
                 break
