@@ -12,6 +12,7 @@ import gguf_model
 
 SCRIPT = pathlib.Path(__file__).resolve().parent / "llama_cpp_reference.py"
 RUN_SECONDS = 3600
+FINALISTS = 2  # settings that go on from tuning: a single disturbed try must not decide
 # KV cells as wide as the weights: float16 is llama.cpp's own choice for 16 bits.
 KV_OF = {"float32": "float32", "bfloat16": "float16"}
 
@@ -50,9 +51,17 @@ class Peer:
     def __init__(self, arguments, dtype):
         self._arguments, self._dtype = arguments, dtype
         self._gguf = gguf_model.ensure_gguf(arguments.model, dtype)
-        self.settings = {}  # job -> the fastest
+        self._finalists = {}  # job -> the fastest settings
 
-    def run(self, job, work_file, settings, count=None):
+    def measure(self, job, work_file):
+        """The best of the finalists' runs; the first time, after tuning, with what was "tried"."""
+        tried = None if job in self._finalists else self._tune(job, work_file)
+        print(f"llama.cpp {self._dtype} {job}", file=sys.stderr, flush=True)
+        results = [self._run(job, work_file, settings) for settings in self._finalists[job]]
+        best = max(results, key=lambda result: result["questions_per_second"])
+        return {**best, "tried": tried} if tried else best
+
+    def _run(self, job, work_file, settings, count=None):
         """The object that the script prints."""
         arguments = self._arguments
         command = [str(arguments.llama_python), str(SCRIPT), f"--gguf={self._gguf}",
@@ -68,7 +77,7 @@ class Peer:
                                     f"{done.stderr[-2000:]}")
         return json.loads(done.stdout)
 
-    def tune(self, job, work_file):
+    def _tune(self, job, work_file):
         """Notes the fastest settings; returns what was tried, [{"settings", "questions_per_second"}].
         A setting that llama.cpp refuses counts as slowest."""
         tried = []
@@ -76,15 +85,16 @@ class Peer:
         progress = common.Progress(f"tuning llama.cpp {self._dtype} {job}", len(candidates))
         for settings in candidates:
             try:
-                result = self.run(job, work_file, settings, self._arguments.tune_questions)
+                result = self._run(job, work_file, settings, self._arguments.tune_questions)
                 tried.append({"settings": {**settings, "parallel": result["parallel"]},
                               "questions_per_second": result["questions_per_second"]})
             except common.BenchError as error:
                 print(f"refused {settings}: {error}", file=sys.stderr)
                 tried.append({"settings": settings, "questions_per_second": 0.0})
             progress.step()
-        best = max(tried, key=lambda entry: entry["questions_per_second"])
-        if best["questions_per_second"] == 0:
+        tried.sort(key=lambda entry: -entry["questions_per_second"])
+        self._finalists[job] = [entry["settings"] for entry in tried[:FINALISTS]
+                                if entry["questions_per_second"] > 0]
+        if not self._finalists[job]:
             raise common.BenchError(f"llama.cpp runs {job} with no setting at all")
-        self.settings[job] = best["settings"]
         return tried

@@ -141,17 +141,13 @@ def add_roofline(figures, done, dtype, rates):
 
 
 def measure_llama(peer, work, answers, chorus, folder):
-    """{job: figures} of llama.cpp; settings are found the first time."""
+    """{job: figures} of llama.cpp; its settings are found in the first round."""
     results = {}
     work_file = folder / "work.json"
     work_file.write_text(json.dumps(work))
     for job in JOBS:
-        tried = None if job in peer.settings else peer.tune(job, work_file)
-        print(f"llama.cpp {JOBS[job]}", file=sys.stderr, flush=True)
-        row = peer.run(job, work_file, peer.settings[job])
+        row = peer.measure(job, work_file)
         theirs = row.pop("answers")
-        if tried:
-            row["tried"] = tried
         if job == "fused":
             row["same_answers"] = sum([ours] == other for ours, other in zip(answers, theirs))
             row["compared_answers"] = len(answers)
