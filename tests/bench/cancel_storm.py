@@ -110,7 +110,9 @@ def compare(storm, expected, baseline_mib, arguments):
 def measure(arguments, messages, services):
     """A list of storms, the warm-up first."""
     flags = [f"--kv_cache_bytes={arguments.kv_cache_bytes}", "--log_level=warning",
-             f"--max_running_requests={arguments.max_running}"]
+             f"--max_running_requests={arguments.max_running}",
+             # A cancelled request keeps its place in the queue until the next step: room for all.
+             f"--max_queued_requests={2 * arguments.requests}"]
     with (common.Server(arguments.binary, arguments.model, arguments.dtype, arguments.threads,
                         flags) as server,
           common.connection(server.target, services) as stub):
