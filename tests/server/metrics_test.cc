@@ -1,6 +1,7 @@
 #include "server/metrics.h"
 
 #include <string>
+#include <utility>
 
 #include <arpa/inet.h>
 #include <gmock/gmock.h>
@@ -100,18 +101,11 @@ TEST(ServerMetricsTest, EventsLandWhereTheyBelong) {
   summary.total_time = absl::Seconds(7);
   metrics.OnFinished(request, Outcome::kOk, summary);
   metrics.OnRejected(RejectReason::kDraining);
-  metrics.OnStep({.worker = 0,
-                  .num_rows = 5,
-                  .num_prefill_rows = 5,
-                  .duration = absl::Seconds(1)});
-  metrics.OnStep({.worker = 1,
-                  .num_rows = 2,
-                  .num_prefill_rows = 0,
-                  .duration = absl::Seconds(1)});
-  metrics.OnStep({.worker = 1,
-                  .num_rows = 9,
-                  .num_prefill_rows = 8,
-                  .duration = absl::Seconds(1)});
+  for (const auto& [num_rows, num_prefill_rows] : {std::pair(5, 5), {2, 0}, {9, 8}}) {
+    metrics.OnStep({.num_rows = num_rows,
+                    .num_prefill_rows = num_prefill_rows,
+                    .duration = absl::Seconds(1)});
+  }
   metrics.OnKvUse(0, 30, 100);
   metrics.OnKvUse(1, 10, 100);
   metrics.OnKvUse(1, 20, 100);
