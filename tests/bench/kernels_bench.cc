@@ -1,7 +1,8 @@
-// Speed of the CPU kernels on this machine, as JSON: the memory's read rate and the cores' FMA
-// rate, PackedLinear at the shapes of SmolLM2-135M as fractions of the two, and segment attention.
-// Every figure is the best of several repeats: others may be loading the machine. With one thread
-// the clock is that thread's own processor time, which does not count while others run.
+// Speed of the CPU kernels on this machine, as JSON: the memory's read rate, the cores' float32 FMA
+// rate and that of bfloat16 dot products (null where there are none), PackedLinear at the shapes of
+// SmolLM2-135M as fractions of the first two, and segment attention. Every figure is the best of
+// several repeats: others may be loading the machine. With one thread the clock is that thread's
+// own processor time, which does not count while others run.
 //
 //   kernels_bench [num_threads = 2] [linear | attention | all]
 
@@ -22,6 +23,7 @@
 
 #include "core/base/thread_pool.h"
 #include "core/kernels/packed_linear.h"
+#include "core/kernels/packed_linear_task.h"
 #include "core/kernels/segment_attention.h"
 #include "tests/bench/machine_limits.h"
 
@@ -69,12 +71,12 @@ double ReadBytesPerSecond(ThreadPool& pool) {
   return kWindow * sizeof(float) / seconds;
 }
 
-double FlopsPerSecond(ThreadPool& pool) {
+// `body` runs on one thread and returns the operations that it did.
+double FlopsPerSecond(ThreadPool& pool, double (*body)()) {
   constexpr int64_t kTasks = 64;
   std::vector<double> flops(kTasks);
-  const double seconds = BestSeconds(pool, [&](int) {
-    pool.ParallelFor(kTasks, [&](int64_t i) { flops[i] = MultiplyAddMany(); });
-  });
+  const double seconds = BestSeconds(
+      pool, [&](int) { pool.ParallelFor(kTasks, [&](int64_t i) { flops[i] = body(); }); });
   return std::accumulate(flops.begin(), flops.end(), 0.0) / seconds;
 }
 
@@ -205,10 +207,14 @@ nlohmann::json BenchAllAttention(ThreadPool& pool) {
 void Main(int num_threads, const std::string& part) {
   ThreadPool pool(num_threads);
   const double read_rate = ReadBytesPerSecond(pool);
-  const double fma_rate = FlopsPerSecond(pool);
+  const double fma_rate = FlopsPerSecond(pool, MultiplyAddMany);
   nlohmann::json report = {{"threads", num_threads},
                            {"read_gb_per_second", read_rate * 1e-9},
-                           {"fma_gflops", fma_rate * 1e-9}};
+                           {"fma_gflops", fma_rate * 1e-9},
+                           {"dot_gflops", nullptr}};
+  if (HasBFloat16Dot()) {
+    report["dot_gflops"] = FlopsPerSecond(pool, MultiplyAddPairsMany) * 1e-9;
+  }
   if (part != "attention") report["linear"] = BenchAllLinear(read_rate, fma_rate, pool);
   if (part != "linear") report["attention"] = BenchAllAttention(pool);
   std::puts(report.dump(1).c_str());

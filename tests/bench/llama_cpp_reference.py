@@ -24,9 +24,13 @@ import pathlib
 import sys
 import time
 
-import llama_cpp
-import llama_cpp.llama_cpp as api
-import numpy
+try:
+    import llama_cpp
+    import llama_cpp.llama_cpp as api
+    import numpy
+except ImportError as missing:
+    sys.exit(f"{missing}. Install what this script needs:\n"
+             "  python3 -m pip install llama-cpp-python==0.3.36 numpy")
 
 PREFIX_ID = 0
 GGML_LOG_LEVEL_ERROR = 4

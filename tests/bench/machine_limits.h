@@ -13,4 +13,7 @@ float SumFloats(const float* data, int64_t size);
 // done (a multiply-add counts two).
 double MultiplyAddMany();
 
+// The same with dot products of bfloat16 pairs. REQUIRES: HasBFloat16Dot().
+double MultiplyAddPairsMany();
+
 }  // namespace chorus

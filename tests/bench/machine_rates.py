@@ -65,6 +65,9 @@ class MachineRates:
         torch = run_bench("torch_linear_bench", threads)
         self.read_bytes_per_second = own["read_gb_per_second"] * 1e9
         self.fma_flops_per_second = own["fma_gflops"] * 1e9
+        # None where the processor has no bfloat16 dot products.
+        dot = own["dot_gflops"]
+        self.dot_flops_per_second = None if dot is None else dot * 1e9
         self.packed_linear = MatrixRates(own["linear"])
         self.at_linear = MatrixRates(torch["linear"])
 

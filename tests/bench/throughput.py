@@ -17,7 +17,9 @@ Roofline: the sum over the server's steps of max(FLOPs / GEMM rate, weight bytes
 are those that the server says it computed, so what the segment cache served does not count; FLOPs
 are those of all matrices, of attention, and of the head for rows that give a token. GEMM rates,
 each at about the steps' number of rows and weighted by the FLOPs of the model's shapes:
-  fma            what the cores' float32 multiply-adds could do at most
+  float32 FMA    what the cores' float32 multiply-adds could do at most
+  bfloat16 dot   what their dot products of bfloat16 pairs could do, twice that or so; bfloat16
+                 alone, where the processor has them
   at::linear     what LibTorch does in this dtype
   PackedLinear   what the engine's own kernel does alone: the rest is lost outside it
 The fraction is roofline seconds / measured seconds. Needs: python3 -m pip install -r
@@ -37,7 +39,7 @@ import load_common
 import machine_rates
 import roofline
 
-GEMM_RATES = ("fma", "at::linear", "PackedLinear")
+GEMM_RATES = ("float32 FMA", "bfloat16 dot", "at::linear", "PackedLinear")
 WARM_UP_SEED = 9999  # of other questions than any round's
 JOBS = {"fused": "made to fuse", "parallel": "every prompt for itself"}
 
@@ -128,12 +130,15 @@ def measure_chorus(dtype, seed, arguments, messages, services):
 def add_roofline(figures, done, dtype, rates):
     """Adds to the figures, for each GEMM rate: the rate, roofline seconds, the fraction."""
     gemm_work = done.gemm_work()
-    found = {"fma": rates.fma_flops_per_second,
+    found = {"float32 FMA": rates.fma_flops_per_second,
+             "bfloat16 dot": rates.dot_flops_per_second if dtype == "bfloat16" else None,
              "at::linear": rates.at_linear.weighted(dtype, gemm_work),
              "PackedLinear": rates.packed_linear.weighted(dtype, gemm_work)}
     figures["read_bytes_per_second"] = rates.read_bytes_per_second
     figures["gemm"] = {}
     for name in GEMM_RATES:
+        if found[name] is None:
+            continue
         seconds = done.roofline_seconds(found[name], figures["weight_bytes"],
                                         rates.read_bytes_per_second)
         figures["gemm"][name] = {"flops_per_second": found[name], "roofline_seconds": seconds,
@@ -186,18 +191,22 @@ def chorus_markdown(rounds, arguments):
     for dtype in arguments.dtypes:
         def figure(pick, dtype=dtype):
             return median(rounds, dtype, lambda row: pick(row["chorus"]))
+
+        def of_roofline(name, dtype=dtype, figure=figure):
+            if name not in rounds[0][dtype]["chorus"]["gemm"]:
+                return "-"
+            return (f"{figure(lambda row: row['gemm'][name]['fraction']):.0%} of "
+                    f"{figure(lambda row: row['gemm'][name]['flops_per_second']) * 1e-9:.0f}")
         rows.append([dtype, f"{figure(lambda row: row['questions_per_second']):.2f}",
                      f"{figure(lambda row: row['rows_per_step']):.0f}",
                      f"{figure(lambda row: row['rows']) / arguments.requests:.0f}",
                      f"{figure(lambda row: row['flops'] / row['seconds']) * 1e-9:.0f}",
-                     *(f"{figure(lambda row: row['gemm'][name]['fraction']):.0%} of "
-                       f"{figure(lambda row: row['gemm'][name]['flops_per_second']) * 1e-9:.0f}"
-                       for name in GEMM_RATES),
+                     *map(of_roofline, GEMM_RATES),
                      f"{figure(lambda row: row['read_bytes_per_second']) * 1e-9:.1f}",
                      f"{figure(lambda row: row['resident_mib']):.0f}"])
     return common.markdown_table(
         ["Chorus", "questions/s", "rows a step", "rows a question", "GFLOP/s",
-         "of roofline, float32 FMA", "at::linear", "PackedLinear", "read GB/s", "resident MiB"],
+         f"of roofline, GFLOP/s: {GEMM_RATES[0]}", *GEMM_RATES[1:], "read GB/s", "resident MiB"],
         rows)
 
 
