@@ -63,6 +63,9 @@ struct StoppingParams {
 
 struct ResponseParams {
   int32_t top_logprobs = 0;  // 0..20
+  bool attribution = false;  // ATTENTION only
+  // Not PER_PROMPT and VOTE. ATTENTION: costs a row a prompt a step.
+  bool prompt_disagreement = false;
 };
 
 // What was asked, in token ids. Const once submitted. Every piece was tokenised on its own.

@@ -26,6 +26,30 @@ struct TokenChoice {
   int64_t draw_index = 0;      // number of tokens generated before
   int32_t top_logprobs = 0;
   bool want_logits = false;    // return the whole combined row (tests, scoring)
+  // Rows whose distributions (softmax of raw logits) are compared: see ChosenToken::disagreement.
+  // Empty: not wanted. They may, but need not, be among `rows`.
+  std::vector<int32_t> compared_rows;
+};
+
+// Keys of one sequence by what they belong to, for statistics of attention: every key [begin, end)
+// of a range counts to `unit`. Ascending, disjoint; keys in no range are not counted.
+struct KeyUnits {
+  struct Range {
+    int32_t begin = 0;
+    int32_t end = 0;
+    int32_t unit = 0;  // 0..num_units-1
+  };
+  int32_t num_units = 0;
+  std::vector<Range> ranges;
+};
+
+// A row of the step whose attention is looked at. It changes no other result, not by a bit.
+struct AttentionProbe {
+  int32_t row = 0;
+  const KeyUnits* units = nullptr;  // borrowed, as TokenChoice's pointers
+  // For AttentionProbeResult::mass and logits; ascending. Empty: only mean_mass is wanted.
+  std::vector<int32_t> layers;
+  std::vector<int32_t> heads;
 };
 
 // What the model runs next: a ragged batch of rows of all running requests, prefill and decode
@@ -36,6 +60,7 @@ struct StepPlan {
   std::vector<int32_t> slots;      // [num_rows] KV slot that the row writes before attention reads
   AttentionPlan attention;
   std::vector<TokenChoice> choices;
+  std::vector<AttentionProbe> probes;
 
   int32_t num_rows() const { return static_cast<int32_t>(token_ids.size()); }
 };
@@ -50,13 +75,26 @@ struct ChosenToken {
   float logprob = 0.0f;  // log-softmax of the combined row, before bias, penalties and temperature
   std::vector<TokenLogprob> top_logprobs;  // best first, ties to the lowest id
   std::vector<float> logits;               // [vocab_size] if want_logits
+  // Jensen-Shannon divergence of the compared rows, equal weights, in bits, 0..log2(their number);
+  // 0 if none were.
+  float disagreement = 0.0f;
   // Not OK if this one choice failed (INVALID_ARGUMENT: no token is left to choose from; INTERNAL: the
   // logits are not finite); token_id is then 0 and means nothing.
   absl::Status status;
 };
 
+struct AttentionProbeResult {
+  // [num_units] softmax mass summed over a unit's keys, mean over all layers and heads.
+  std::vector<float> mean_mass;
+  // [layers, heads, num_units] of those asked for: softmax mass, and q k * softmax_scale before
+  // softmax and SegmentScaling, mean over the unit's keys that the row sees (NaN for none).
+  std::vector<float> mass;
+  std::vector<float> logits;
+};
+
 struct StepResult {
-  std::vector<ChosenToken> tokens;  // one a choice, in order
+  std::vector<ChosenToken> tokens;           // one a choice, in order
+  std::vector<AttentionProbeResult> probes;  // one a probe, in order
 };
 
 }  // namespace chorus

@@ -22,6 +22,15 @@ struct PromptSummary {
   int32_t worker = 0;
 };
 
+// Softmax mass of the row that a token was drawn from, mean over layers and heads; sums to 1.
+struct Attribution {
+  float prefix = 0.0f;
+  std::vector<float> segments;  // one a prompt, caller's order
+  float separators = 0.0f;      // isolated ones
+  float suffix = 0.0f;
+  float generated = 0.0f;
+};
+
 // One chosen token, or text that only now became certain (a held-back stop-string start or half a
 // character at the end): then token_ids is empty.
 struct TokenEvent {
@@ -29,6 +38,8 @@ struct TokenEvent {
   std::vector<int32_t> token_ids;
   std::vector<float> logprobs;                         // one a token id
   std::vector<std::vector<TokenLogprob>> top_logprobs; // one list a token id, if asked for
+  std::vector<Attribution> attribution;                // one a token id, if asked for
+  std::vector<float> disagreement;                     // one a token id, if asked for: bits
   int32_t prompt_index = -1;                           // PER_PROMPT: whose (caller's order); else -1
 };
 
