@@ -66,9 +66,9 @@ TileFunction TileForRows(int num_rows, std::integer_sequence<int, kRows...>) {
   return kTable[num_rows - 1];
 }
 
-// All rows in tiles of nearly equal height. Each tile reads the whole panel: cutting it into slices
-// that stay in L1 while the rows pass (as packed_linear.cc does) was measured 2 to 10 % slower, as y
-// is then read and written once a slice, while a panel in L2 is read fast enough for 14 rows.
+// All rows in tiles of nearly equal height. Each tile reads the whole panel, from L2 where it is too
+// large for L1: cutting it into slices was measured up to 10 % slower, as y is then read and written
+// once a slice.
 void DotPanel(const LinearTask& task, float* y, int64_t y_stride) {
   const auto* weights = static_cast<const uint32_t*>(task.weights);
   const auto num_pairs = static_cast<int32_t>(NumPairs(task.in_features));
