@@ -65,6 +65,8 @@ TEST(ServerMetricsTest, EveryMetricExistsFromTheStartWithItsHelp) {
                            "step_seconds",
                            "kv_used_ratio",
                            "segments_per_request",
+                           "prompt_disagreement",
+                           "attribution_entropy",
                            "segment_cache_hits_total",
                            "segment_cache_misses_total",
                            "segment_cache_evictions_total",
