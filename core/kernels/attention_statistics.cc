@@ -1,0 +1,183 @@
+#include "core/kernels/attention_statistics.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "core/base/check.h"
+#include "core/kernels/segment_attention_task.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "core/kernels/attention_statistics.cc"
+// foreach_target.h comes before the headers that it includes once a target.
+// clang-format off
+#include "hwy/foreach_target.h"
+#include "hwy/highway.h"
+#include "hwy/contrib/math/math-inl.h"
+// clang-format on
+
+HWY_BEFORE_NAMESPACE();
+namespace chorus {
+namespace HWY_NAMESPACE {
+namespace {
+
+namespace hn = hwy::HWY_NAMESPACE;
+using FloatTag = hn::CappedTag<float, 16>;
+constexpr int32_t kLanes = static_cast<int32_t>(hn::MaxLanes(FloatTag()));
+
+// The sum of values[begin, end), whose vectors are counted from values[0].
+float SumRange(const float* values, int32_t begin, int32_t end) {
+  const FloatTag d;
+  auto sum = hn::Zero(d);
+  for (int32_t i = begin / kLanes * kLanes; i < end; i += kLanes) {
+    const auto before = hn::FirstN(d, static_cast<size_t>(std::max(0, begin - i)));
+    const auto inside = hn::AndNot(before, hn::FirstN(d, static_cast<size_t>(end - i)));
+    sum = hn::Add(sum, hn::IfThenElseZero(inside, hn::LoadU(d, values + i)));
+  }
+  return hn::GetLane(hn::SumOfLanes(d, sum));
+}
+
+// values[i] = exp(values[i]); `size` is a multiple of the lanes.
+void ExpInPlace(float* values, int64_t size) {
+  const FloatTag d;
+  for (int64_t i = 0; i < size; i += kLanes) {
+    hn::StoreU(hn::Exp(d, hn::LoadU(d, values + i)), d, values + i);
+  }
+}
+
+}  // namespace
+}  // namespace HWY_NAMESPACE
+}  // namespace chorus
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace chorus {
+namespace {
+
+HWY_EXPORT(SumRange);
+HWY_EXPORT(ExpInPlace);
+
+// Whole vectors of every target, and heads that different threads fill on different cache lines.
+int64_t Padded(size_t size) { return (static_cast<int64_t>(size) + 15) / 16 * 16; }
+
+}  // namespace
+
+AttentionStatistics::AttentionStatistics(const AttentionPlan& plan, const AttentionRun& run,
+                                         int32_t row, const KeyUnits& units, int32_t num_heads)
+    : row_(row), num_units_(units.num_units), unit_num_keys_(units.num_units, 0) {
+  CHECK(row >= run.row_begin && row < run.row_end);
+  if (run.scaling >= 0) temperature_ = plan.scalings[run.scaling].temperature;
+  const int32_t visible_end = run.query_begin + (row - run.row_begin) + 1;
+  for (int32_t i = run.interval_begin; i < run.interval_end; ++i) {
+    const KeyInterval& interval = plan.intervals[i];
+    AppendInterval(interval, std::min(interval.end, visible_end),
+                   run.scaling >= 0 && interval.is_segment, units);
+  }
+  block_stride_ = Padded(blocks_.size());
+  piece_stride_ = Padded(pieces_.size());
+  blocks_.push_back({std::numeric_limits<int32_t>::max(), static_cast<int32_t>(pieces_.size())});
+  block_max_.resize(num_heads * block_stride_);
+  weight_sums_.resize(num_heads * piece_stride_);
+  logit_sums_.resize(num_heads * piece_stride_);
+  mass_.resize(int64_t{num_heads} * num_units_);
+  mean_logits_.resize(int64_t{num_heads} * num_units_);
+}
+
+// Appends the blocks of keys [interval.begin, end), and their pieces.
+void AttentionStatistics::AppendInterval(const KeyInterval& interval, int32_t end, bool is_scaled,
+                                         const KeyUnits& units) {
+  auto range = std::lower_bound(
+      units.ranges.begin(), units.ranges.end(), interval.begin,
+      [](const KeyUnits::Range& range, int32_t key) { return range.end <= key; });
+  for (int32_t key = interval.begin; key < end; key += kKeyBlock) {
+    const int32_t block_end = std::min(key + kKeyBlock, end);
+    const auto block = static_cast<int32_t>(blocks_.size());
+    blocks_.push_back({key, static_cast<int32_t>(pieces_.size()), is_scaled});
+    for (; range != units.ranges.end() && range->begin < block_end; ++range) {
+      const int32_t begin = std::max(range->begin, key) - key;
+      pieces_.push_back({begin, std::min(range->end, block_end) - key, range->unit, block});
+      unit_num_keys_[range->unit] += pieces_.back().end - begin;
+      if (range->end > block_end) break;  // the next block goes on with it
+    }
+  }
+}
+
+int32_t AttentionStatistics::BlockOf(int32_t key) const {
+  const auto block = std::lower_bound(blocks_.begin(), blocks_.end(), key,
+                                      [](const Block& b, int32_t key) { return b.key < key; });
+  CHECK(block->key == key);
+  return static_cast<int32_t>(block - blocks_.begin());
+}
+
+void AttentionStatistics::SumPieces(int32_t block, const float* values, float* sums) const {
+  const int32_t end = blocks_[block + 1].piece_begin;
+  for (int32_t i = blocks_[block].piece_begin; i < end; ++i) {
+    sums[i] = HWY_DYNAMIC_DISPATCH(SumRange)(values, pieces_[i].begin, pieces_[i].end);
+  }
+}
+
+void AttentionStatistics::AddLogits(int32_t key, int32_t head, int32_t num_heads,
+                                    const float* logits) {
+  if (!wants_logits_) return;
+  const int32_t block = BlockOf(key);
+  for (int32_t i = 0; i < num_heads; ++i) {
+    SumPieces(block, logits + i * kKeyBlock, logit_sums_.data() + (head + i) * piece_stride_);
+  }
+}
+
+void AttentionStatistics::AddWeights(int32_t key, int32_t head, int32_t num_heads,
+                                     const float* weights, const float* max) {
+  const int32_t block = BlockOf(key);
+  for (int32_t i = 0; i < num_heads; ++i) {
+    block_max_[(head + i) * block_stride_ + block] = max[i];
+    SumPieces(block, weights + i * kKeyBlock, weight_sums_.data() + (head + i) * piece_stride_);
+  }
+}
+
+void AttentionStatistics::Finish(int32_t head, const Part& others, const Part& segments) {
+  FinishMass(head, others, segments);
+  if (wants_logits_) FinishLogits(head);
+}
+
+void AttentionStatistics::FinishMass(int32_t head, const Part& others, const Part& segments) {
+  float* factors = block_max_.data() + head * block_stride_;  // of the blocks' weights
+  const size_t num_blocks = blocks_.size() - 1;
+  for (size_t block = 0; block < num_blocks; ++block) {
+    const Part& part = blocks_[block].is_scaled ? segments : others;
+    factors[block] = part.factor > 0.0f ? factors[block] - part.max : 0.0f;
+  }
+  HWY_DYNAMIC_DISPATCH(ExpInPlace)(factors, block_stride_);
+  for (size_t block = 0; block < num_blocks; ++block) {
+    factors[block] *= blocks_[block].is_scaled ? segments.factor : others.factor;
+  }
+  const float* sums = weight_sums_.data() + head * piece_stride_;
+  float* mass = mass_.data() + int64_t{head} * num_units_;
+  std::fill_n(mass, num_units_, 0.0f);
+  for (size_t i = 0; i < pieces_.size();) {
+    const int32_t unit = pieces_[i].unit;
+    double sum = 0.0;
+    for (; i < pieces_.size() && pieces_[i].unit == unit; ++i) {
+      sum += double{factors[pieces_[i].block]} * sums[i];
+    }
+    mass[unit] += static_cast<float>(sum);
+  }
+}
+
+void AttentionStatistics::FinishLogits(int32_t head) {
+  const float* sums = logit_sums_.data() + head * piece_stride_;
+  float* means = mean_logits_.data() + int64_t{head} * num_units_;
+  std::fill_n(means, num_units_, 0.0f);
+  for (size_t i = 0; i < pieces_.size();) {
+    const int32_t unit = pieces_[i].unit;
+    double sum = 0.0;
+    for (; i < pieces_.size() && pieces_[i].unit == unit; ++i) {
+      sum += blocks_[pieces_[i].block].is_scaled ? double{temperature_} * sums[i] : double{sums[i]};
+    }
+    means[unit] += static_cast<float>(sum / unit_num_keys_[unit]);
+  }
+  for (int32_t unit = 0; unit < num_units_; ++unit) {
+    if (unit_num_keys_[unit] == 0) means[unit] = std::numeric_limits<float>::quiet_NaN();
+  }
+}
+
+}  // namespace chorus
+#endif  // HWY_ONCE
