@@ -3,11 +3,11 @@
 #include "absl/strings/str_cat.h"
 
 #include "client/answer_json.h"
-#include "client/attention_statistics.h"
 #include "client/commands.h"
 #include "client/explain_json.h"
 #include "client/explain_options.h"
 #include "client/explain_report.h"
+#include "client/layer_statistics.h"
 #include "client/safe_text.h"
 #include "core/base/status_macros.h"
 

@@ -8,8 +8,8 @@
 #include "absl/strings/str_format.h"
 
 #include "client/answer_json.h"
-#include "client/attention_statistics.h"
 #include "client/enum_names.h"
+#include "client/layer_statistics.h"
 
 namespace chorus {
 namespace {

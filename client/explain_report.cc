@@ -7,8 +7,8 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 
-#include "client/attention_statistics.h"
 #include "client/enum_names.h"
+#include "client/layer_statistics.h"
 #include "client/text_table.h"
 
 namespace chorus {

@@ -18,6 +18,8 @@ std::shared_ptr<ExplainCall> ExplainCall::Create(Options options) {
 
 void ExplainCall::Submit(Engine* engine, Request request) {
   request.explain = ParseExplain(*options_.request, engine->model_info());
+  // The answer has no place for them.
+  request.response.attribution = request.response.prompt_disagreement = false;
   record_ = RecordOf(request);
   explained_.request = request;
   bool gone = false;

@@ -255,7 +255,9 @@ void ServerMetrics::OnAttribution(const Attribution& attribution) {
   metrics_->attribution_entropy.Observe(EntropyOfSegments(attribution));
 }
 
-void ServerMetrics::OnDisagreement(float bits) { metrics_->disagreement.Observe(bits); }
+void ServerMetrics::OnDisagreement(float bits) {
+  if (std::isfinite(bits)) metrics_->disagreement.Observe(bits);
+}
 
 void ServerMetrics::OnFinished(const Request& request, Outcome outcome,
                                const FinishSummary& summary) {

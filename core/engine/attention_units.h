@@ -6,6 +6,7 @@
 
 #include "core/engine/step_plan.h"
 #include "core/engine/token_sink.h"
+#include "core/segment/key_units.h"
 #include "core/segment/segment_layout.h"
 
 namespace chorus {

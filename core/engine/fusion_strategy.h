@@ -7,6 +7,7 @@
 
 #include "core/engine/request.h"
 #include "core/engine/step_plan.h"
+#include "core/segment/key_units.h"
 #include "core/segment/segment_layout.h"
 
 namespace chorus {

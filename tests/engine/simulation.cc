@@ -226,8 +226,8 @@ void Simulation::Submit(Arrival arrival) {
                    [&](const auto& other) { return other.get() == worker; }) -
       workers_.begin());
   record.urgency = {
-      record.submitted - arrival.request.priority * options_.engine.priority_ageing,
-      worker->num_pushed++};
+      .time = record.submitted - arrival.request.priority * options_.engine.priority_ageing,
+      .arrival = worker->num_pushed++};
   auto flag = std::make_shared<std::atomic<bool>>(false);
   if (arrival.cancelled < absl::InfiniteFuture()) cancellations_.push({arrival.cancelled, flag});
   auto reader = std::make_shared<Reader>(arrival.reader, &record, &clock_);

@@ -1,4 +1,4 @@
-#include "client/attention_statistics.h"
+#include "client/layer_statistics.h"
 
 #include <cmath>
 
@@ -14,7 +14,7 @@ using ::testing::DoubleEq;
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 
-TEST(AttentionStatisticsTest, AreThoseOfTheDefinition) {
+TEST(LayerStatisticsTest, AreThoseOfTheDefinition) {
   const v1::ExplainResponse response = SmallExplanation();
   const std::vector<int> seen = SeenUnits(response);
   EXPECT_THAT(seen, ElementsAre(0, 1, 2, 3));  // no row sees the answer yet
@@ -33,7 +33,7 @@ TEST(AttentionStatisticsTest, AreThoseOfTheDefinition) {
   EXPECT_THAT(statistics.sink_heads(), ElementsAre(0, 1));
 }
 
-TEST(AttentionStatisticsTest, EvenLogitsAreNoSink) {
+TEST(LayerStatisticsTest, EvenLogitsAreNoSink) {
   const v1::ExplainResponse response = SmallExplanation();
   const LayerStatistics statistics =
       StatisticsOf(response, response.layers(1).logits(), SeenUnits(response));
@@ -42,7 +42,7 @@ TEST(AttentionStatisticsTest, EvenLogitsAreNoSink) {
   EXPECT_THAT(statistics.sink_heads(), IsEmpty());
 }
 
-TEST(AttentionStatisticsTest, OfTwoUnitsTheMiddleIsTheMeanOfAll) {
+TEST(LayerStatisticsTest, OfTwoUnitsTheMiddleIsTheMeanOfAll) {
   const v1::ExplainResponse response = SmallExplanation();
   const LayerStatistics statistics =
       StatisticsOf(response, response.layers(0).logits(), std::vector<int>{0, 1});
@@ -52,7 +52,7 @@ TEST(AttentionStatisticsTest, OfTwoUnitsTheMiddleIsTheMeanOfAll) {
 }
 
 // A step that sees no key of a unit does not count there.
-TEST(AttentionStatisticsTest, StepsAreMeansOverThoseThatSeeTheUnit) {
+TEST(LayerStatisticsTest, StepsAreMeansOverThoseThatSeeTheUnit) {
   v1::ExplainResponse response = SmallExplanation();
   response.add_steps(1);
   response.mutable_layers()->RemoveLast();
@@ -68,11 +68,11 @@ TEST(AttentionStatisticsTest, StepsAreMeansOverThoseThatSeeTheUnit) {
   EXPECT_THAT(statistics.mean, ElementsAre(8, 2, 3, 4, 9));
 }
 
-TEST(AttentionStatisticsTest, MeanMassIsOverLayersStepsAndHeads) {
+TEST(LayerStatisticsTest, MeanMassIsOverLayersStepsAndHeads) {
   EXPECT_THAT(MeanMass(SmallExplanation()), ElementsAre(0.25, 0.25, 0.25, 0.25, 0));
 }
 
-TEST(AttentionStatisticsTest, WrongSizesAreFound) {
+TEST(LayerStatisticsTest, WrongSizesAreFound) {
   v1::ExplainResponse response = SmallExplanation();
   EXPECT_TRUE(IsWellFormed(response));
   response.mutable_layers(1)->mutable_mass()->RemoveLast();

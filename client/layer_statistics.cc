@@ -1,4 +1,4 @@
-#include "client/attention_statistics.h"
+#include "client/layer_statistics.h"
 
 #include <algorithm>
 #include <cmath>
