@@ -1,11 +1,10 @@
 #include "client/explain_json.h"
 
+#include <charconv>
 #include <cmath>
 #include <cstdlib>
 #include <string>
 #include <vector>
-
-#include "absl/strings/str_format.h"
 
 #include "client/answer_json.h"
 #include "client/enum_names.h"
@@ -16,10 +15,12 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-// Nine digits name a float; more would only be the noise of its conversion. NaN is null.
+// The fewest digits that name the float; more would only be the noise of its conversion. NaN is null.
 Json Number(float value) {
-  if (std::isnan(value)) return nullptr;
-  return std::strtod(absl::StrFormat("%.9g", value).c_str(), nullptr);
+  if (!std::isfinite(value)) return nullptr;
+  char digits[32] = {};
+  std::to_chars(digits, digits + sizeof(digits) - 1, value);
+  return std::strtod(digits, nullptr);
 }
 
 Json Number(double value) { return std::isfinite(value) ? Json(value) : Json(); }

@@ -39,7 +39,7 @@ void AddPart(const v1::FusedLayout& layout, const std::string& name, int32_t beg
 }
 
 std::string LayoutText(const v1::FusedLayout& layout) {
-  TextTable table({"part", "tokens", "at", "positions", "text"});
+  TextTable table({"part", "tokens", "at", "positions", "text"}, /*last_is_text=*/true);
   AddPart(layout, "prefix", 0, layout.prefix_length(), table);
   int32_t end = layout.prefix_length();
   for (int i = 0; i < layout.segments_size(); ++i) {

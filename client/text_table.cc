@@ -6,6 +6,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 
 namespace chorus {
 namespace {
@@ -30,7 +31,10 @@ size_t BytesOf(absl::string_view text, size_t count) {
 
 }  // namespace
 
-TextTable::TextTable(std::vector<std::string> heading) { rows_.push_back(std::move(heading)); }
+TextTable::TextTable(std::vector<std::string> heading, bool last_is_text)
+    : last_is_text_(last_is_text) {
+  rows_.push_back(std::move(heading));
+}
 
 void TextTable::AddRow(std::vector<std::string> cells) {
   cells.resize(std::max(cells.size(), rows_.front().size()));
@@ -48,8 +52,9 @@ std::string TextTable::ToString(absl::string_view indent) const {
     std::string line(indent);
     for (size_t i = 0; i < row.size(); ++i) {
       const std::string padding(widths[i] - WidthOf(row[i]), ' ');
-      if (i > 0) absl::StrAppend(&line, "  ", padding, row[i]);
-      if (i == 0) absl::StrAppend(&line, row[i], padding);
+      const bool is_left = i == 0 || (last_is_text_ && i + 1 == row.size());
+      absl::StrAppend(&line, i > 0 ? "  " : "", is_left ? row[i] : padding,
+                      is_left ? padding : row[i]);
     }
     absl::StrAppend(&text, absl::StripTrailingAsciiWhitespace(line), "\n");
   }
@@ -57,7 +62,8 @@ std::string TextTable::ToString(absl::string_view indent) const {
 }
 
 std::string Shortened(absl::string_view text, size_t max_width) {
-  const std::string line = absl::Utf8SafeCHexEscape(text);
+  const std::string line =
+      absl::StrReplaceAll(absl::Utf8SafeCHexEscape(text), {{"\\'", "'"}, {"\\\"", "\""}});
   const size_t width = WidthOf(line);
   if (width <= max_width) return line;
   const size_t num_kept = max_width - kEllipsis.size();

@@ -11,7 +11,8 @@ namespace chorus {
 // characters (UTF-8), whatever a terminal makes of wide ones.
 class TextTable {
  public:
-  explicit TextTable(std::vector<std::string> heading);
+  // `last_is_text`: the last column is left too.
+  explicit TextTable(std::vector<std::string> heading, bool last_is_text = false);
 
   // Missing cells are empty.
   void AddRow(std::vector<std::string> cells);
@@ -20,6 +21,7 @@ class TextTable {
   std::string ToString(absl::string_view indent) const;
 
  private:
+  const bool last_is_text_;
   std::vector<std::vector<std::string>> rows_;
 };
 

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <numeric>
 
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
@@ -17,6 +16,7 @@ namespace {
 // With more prompts than this, a line names only those that got most.
 constexpr int kMaxPromptColumns = 10;
 constexpr int kNumLargest = 5;
+constexpr size_t kMaxTokenWidth = 24;
 
 std::string Percent(float share) { return absl::StrFormat("%.1f%%", share * 100); }
 
@@ -69,7 +69,7 @@ std::vector<std::string> TokenTable::Heading() const {
 
 std::vector<std::string> TokenTable::Cells(const Row& row, const std::string& spelling) const {
   const v1::Attribution& attribution = row.attribution;
-  std::vector<std::string> cells = {absl::StrCat("\"", absl::Utf8SafeCHexEscape(spelling), "\"")};
+  std::vector<std::string> cells = {absl::StrCat("\"", Shortened(spelling, kMaxTokenWidth), "\"")};
   if (has_attribution_ && has_prefix_) cells.push_back(Percent(attribution.prefix()));
   if (num_prompts_ > kMaxPromptColumns) {
     cells.push_back(Largest(attribution));

@@ -70,7 +70,7 @@ TEST_F(ExplainCommandTest, AsksAsItsFlagsSay) {
 TEST_F(ExplainCommandTest, PrintsLayoutMaskLayersSinksAndMass) {
   const std::string out = Run({"explain", "Who?"}).out;
   EXPECT_THAT(out, ::testing::StartsWith("Paris\n\nLayout: 7 tokens; from token 5 on"));
-  EXPECT_THAT(out, HasSubstr("  [1]          2  [1, 3)     [1, 3)   \"Name\"\n"));
+  EXPECT_THAT(out, HasSubstr("  [1]          2  [1, 3)     [1, 3)  \"Name\"\n"));
   EXPECT_THAT(out, HasSubstr("  answer       1  [6, 7)     [4, 5)  \"Paris\"\n"));
   EXPECT_THAT(out, HasSubstr("Mask: 22 of 49 pairs allowed (44.9 %); no row sees nothing\n"));
   EXPECT_THAT(out, HasSubstr("token 0 of the answer, 2 heads; units: prefix [0] [1] suffix\n"));

@@ -48,7 +48,7 @@ TEST(TokenTableTest, DisagreementAloneIsOneColumn) {
   chunk.add_token_ids(5);
   chunk.add_disagreement(0.03125);
   EXPECT_EQ(Printed(chunk),
-            "\n  token  disagreement, bits\n  \" t5\xC2\x9B\"             0.0312\n");
+            "\n  token   disagreement, bits\n  \" t5\xC2\x9B\"              0.0312\n");
 }
 
 TEST(TokenTableTest, OfManyPromptsThoseThatGotMost) {

@@ -66,21 +66,7 @@ std::string FieldOf(const grpc::Status& status) {
   return bad.field_violations(0).field();
 }
 
-TEST(ExplainTest, SaysLayoutMaskUnitsAndAttention) {
-  TestServer test;
-  v1::ExplainRequest request;
-  *request.mutable_request() = TokenRequest(3);
-  request.mutable_request()->set_request_id("mine");
-  for (const int layer : {0, 2}) request.add_layers(layer);
-  request.add_heads(3);
-  for (const int step : {0, 2}) request.add_steps(step);
-  const Explanation explanation = Explain(test, request);
-  ASSERT_TRUE(explanation.status.ok()) << explanation.status.error_message();
-  const v1::ExplainResponse& response = explanation.response;
-  EXPECT_EQ(response.prompt_info().request_id(), "mine");
-  EXPECT_THAT(response.prompt_info().segment_tokens(), ElementsAre(4, 2, 3));
-  EXPECT_EQ(response.finish().reason(), v1::FINISH_REASON_LENGTH);
-
+void ExpectLayoutOf(const v1::GenerateRequest& request, const v1::ExplainResponse& response) {
   const v1::FusedLayout& layout = response.layout();
   EXPECT_EQ(layout.length(), 17);
   EXPECT_EQ(layout.prefix_length(), 3);
@@ -92,7 +78,7 @@ TEST(ExplainTest, SaysLayoutMaskUnitsAndAttention) {
   EXPECT_EQ(layout.positions(11), 3 + layout.segments(2).end() - layout.segments(2).begin() - 1);
   EXPECT_EQ(layout.positions(16), 11);  // 3 + 4 + 2 of suffix + 2 more
   for (int i = 0; i < 3; ++i) {         // each segment is the prompt that it says it is
-    const auto& ids = request.request().prompt().tokens().segments(layout.prompt_indexes(i));
+    const auto& ids = request.prompt().tokens().segments(layout.prompt_indexes(i));
     const v1::TokenRange& segment = layout.segments(i);
     ASSERT_EQ(segment.end() - segment.begin(), ids.token_ids_size());
     for (int k = 0; k < ids.token_ids_size(); ++k) {
@@ -104,7 +90,9 @@ TEST(ExplainTest, SaysLayoutMaskUnitsAndAttention) {
     EXPECT_EQ(layout.tokens(i),
               TinyTokenizer().Decode(std::vector<int32_t>{layout.token_ids(i)}, false));
   }
+}
 
+void ExpectAttention(const v1::ExplainResponse& response) {
   ASSERT_THAT(response.units(), SizeIs(6));  // no separators
   EXPECT_EQ(response.units(0).kind(), v1::UNIT_KIND_PREFIX);
   EXPECT_EQ(response.units(4).kind(), v1::UNIT_KIND_SUFFIX);
@@ -135,6 +123,24 @@ TEST(ExplainTest, SaysLayoutMaskUnitsAndAttention) {
       }
     }
   }
+}
+
+TEST(ExplainTest, SaysLayoutUnitsAndAttention) {
+  TestServer test;
+  v1::ExplainRequest request;
+  *request.mutable_request() = TokenRequest(3);
+  request.mutable_request()->set_request_id("mine");
+  for (const int layer : {0, 2}) request.add_layers(layer);
+  request.add_heads(3);
+  for (const int step : {0, 2}) request.add_steps(step);
+  const Explanation explanation = Explain(test, request);
+  ASSERT_TRUE(explanation.status.ok()) << explanation.status.error_message();
+  const v1::ExplainResponse& response = explanation.response;
+  EXPECT_EQ(response.prompt_info().request_id(), "mine");
+  EXPECT_THAT(response.prompt_info().segment_tokens(), ElementsAre(4, 2, 3));
+  EXPECT_EQ(response.finish().reason(), v1::FINISH_REASON_LENGTH);
+  ExpectLayoutOf(request.request(), response);
+  ExpectAttention(response);
   // As Generate answers it.
   const TestServer::Answer answer = test.Ask(TokenRequest(3));
   EXPECT_EQ(answer.finish().text(), response.finish().text());
