@@ -63,7 +63,10 @@ int64_t Padded(size_t size) { return (static_cast<int64_t>(size) + 15) / 16 * 16
 
 AttentionStatistics::AttentionStatistics(const AttentionPlan& plan, const AttentionRun& run,
                                          int32_t row, const KeyUnits& units, int32_t num_heads)
-    : row_(row), num_units_(units.num_units), unit_num_keys_(units.num_units, 0) {
+    : row_(row),
+      num_heads_(num_heads),
+      num_units_(units.num_units),
+      unit_num_keys_(units.num_units, 0) {
   CHECK(row >= run.row_begin && row < run.row_end);
   if (run.scaling >= 0) temperature_ = plan.scalings[run.scaling].temperature;
   const int32_t visible_end = run.query_begin + (row - run.row_begin) + 1;
@@ -77,17 +80,22 @@ AttentionStatistics::AttentionStatistics(const AttentionPlan& plan, const Attent
   blocks_.push_back({std::numeric_limits<int32_t>::max(), static_cast<int32_t>(pieces_.size())});
   block_max_.resize(num_heads * block_stride_);
   weight_sums_.resize(num_heads * piece_stride_);
-  logit_sums_.resize(num_heads * piece_stride_);
   mass_.resize(int64_t{num_heads} * num_units_);
-  mean_logits_.resize(int64_t{num_heads} * num_units_);
+}
+
+void AttentionStatistics::SetWantsLogits(bool wants_logits) {
+  wants_logits_ = wants_logits;
+  if (!wants_logits || !mean_logits_.empty()) return;
+  logit_sums_.resize(num_heads_ * piece_stride_);
+  mean_logits_.resize(mass_.size());
 }
 
 // Appends the blocks of keys [interval.begin, end), and their pieces.
 void AttentionStatistics::AppendInterval(const KeyInterval& interval, int32_t end, bool is_scaled,
                                          const KeyUnits& units) {
-  auto range = std::lower_bound(
-      units.ranges.begin(), units.ranges.end(), interval.begin,
-      [](const KeyUnits::Range& range, int32_t key) { return range.end <= key; });
+  auto range =
+      std::lower_bound(units.ranges.begin(), units.ranges.end(), interval.begin,
+                       [](const KeyUnits::Range& range, int32_t key) { return range.end <= key; });
   for (int32_t key = interval.begin; key < end; key += kKeyBlock) {
     const int32_t block_end = std::min(key + kKeyBlock, end);
     const auto block = static_cast<int32_t>(blocks_.size());

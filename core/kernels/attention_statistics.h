@@ -10,13 +10,16 @@
 
 namespace chorus {
 
+struct AttentionArgs;  // segment_attention.h, which includes this
+
 // Where one row of a step looks: for every head of a layer, the softmax mass on each unit of its
-// keys and, where asked for, their mean logit. SegmentAttentionCpu fills it from the weights that it
-// multiplies values with anyway: a few additions a key, and no output changes by a bit. What it
+// keys and, where asked for, their mean logit. SegmentAttentionCpu fills it from the weights that
+// it multiplies values with anyway: a few additions a key, and no output changes by a bit. What it
 // finds depends on the row's own intervals, slots and units only, bit for bit, as the outputs do.
 //
-// Serves one pass (one layer) after the other. Holds about num_heads * (3 num_keys / 64 + 2
-// num_units) floats. Its user reads between passes; within one, threads write apart from each other.
+// Serves one pass (one layer) after the other. Holds about num_heads * (2 num_keys / 64 +
+// num_units) floats, once logits were wanted half as many more. Its user reads between passes;
+// within one, threads write apart from each other.
 class AttentionStatistics {
  public:
   // `run` of `plan` holds `row`. Keeps none of the references. REQUIRES: units in order.
@@ -27,7 +30,7 @@ class AttentionStatistics {
   int32_t num_units() const { return num_units_; }
 
   // Whether the passes to come collect logits, too; at first they do not.
-  void set_wants_logits(bool wants_logits) { wants_logits_ = wants_logits; }
+  void SetWantsLogits(bool wants_logits);
   bool wants_logits() const { return wants_logits_; }
 
   // Of the last pass, [num_heads, num_units]: softmax mass summed over the unit's keys, after
@@ -40,7 +43,8 @@ class AttentionStatistics {
   // --- For the kernel. A block holds the keys [key, key + 64) of an interval, cut at its end and
   // counted from its begin; blocks of several heads are kKeyBlock floats apart.
 
-  // `logits` of heads [head, head + num_heads), those of segment columns divided by the temperature.
+  // `logits` of heads [head, head + num_heads), those of segment columns divided by the
+  // temperature.
   void AddLogits(int32_t key, int32_t head, int32_t num_heads, const float* logits);
   // exp(logit - max[i]) of head + i. `weights` is aligned to vectors.
   void AddWeights(int32_t key, int32_t head, int32_t num_heads, const float* weights,
@@ -74,17 +78,18 @@ class AttentionStatistics {
   void FinishLogits(int32_t head);
 
   int32_t row_;
+  int32_t num_heads_;
   int32_t num_units_;
   bool wants_logits_ = false;
-  float temperature_ = 1.0f;           // of scaled blocks
-  std::vector<Block> blocks_;          // ascending, and one more at the end
-  std::vector<Piece> pieces_;          // ascending
+  float temperature_ = 1.0f;            // of scaled blocks
+  std::vector<Block> blocks_;           // ascending, and one more at the end
+  std::vector<Piece> pieces_;           // ascending
   std::vector<int32_t> unit_num_keys_;  // [num_units] keys that the row sees
-  int64_t block_stride_ = 0;           // of a head in block_max_
-  int64_t piece_stride_ = 0;           // of a head in the two others
-  std::vector<float> block_max_;       // [num_heads][block_stride]
-  std::vector<float> weight_sums_;     // [num_heads][piece_stride]
-  std::vector<float> logit_sums_;      // [num_heads][piece_stride], once logits were wanted
+  int64_t block_stride_ = 0;            // of a head in block_max_
+  int64_t piece_stride_ = 0;            // of a head in the two others
+  std::vector<float> block_max_;        // [num_heads][block_stride]
+  std::vector<float> weight_sums_;      // [num_heads][piece_stride]
+  std::vector<float> logit_sums_;       // the same, once logits were wanted
   std::vector<float> mass_;
   std::vector<float> mean_logits_;
 };
@@ -99,7 +104,6 @@ inline std::span<AttentionStatistics> StatisticsOfRows(std::span<AttentionStatis
 }
 
 // The oracle: naive, in double. mass and mean_logits as AttentionStatistics has them.
-struct AttentionArgs;
 struct ReferenceStatistics {
   std::vector<double> mass;
   std::vector<double> mean_logits;

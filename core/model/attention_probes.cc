@@ -47,8 +47,9 @@ AttentionProbes::AttentionProbes(const StepPlan& plan, const ModelConfig& config
 std::span<AttentionStatistics> AttentionProbes::BeginLayer(int32_t layer) {
   for (size_t i = 0; i < order_.size(); ++i) {
     const AttentionProbe& probe = probes_[order_[i]];
-    statistics_[i].set_wants_logits(
-        !probe.heads.empty() && std::binary_search(probe.layers.begin(), probe.layers.end(), layer));
+    statistics_[i].SetWantsLogits(
+        !probe.heads.empty() &&
+        std::binary_search(probe.layers.begin(), probe.layers.end(), layer));
   }
   return statistics_;
 }

@@ -134,7 +134,7 @@ std::vector<AttentionStatistics> StatisticsFor(const Batch& batch, int32_t num_h
   for (const Probe& probe : batch.probes) {
     statistics.emplace_back(batch.plan, batch.plan.runs[probe.run], probe.row, probe.units,
                             num_heads);
-    statistics.back().set_wants_logits(true);
+    statistics.back().SetWantsLogits(true);
   }
   return statistics;
 }
