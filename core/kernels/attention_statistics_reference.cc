@@ -21,9 +21,10 @@ double LogitOf(const AttentionArgs& args, int64_t row_head, int64_t kv_offset) {
   const int64_t head_dim = args.shape.head_dim;
   double dot = 0.0;
   for (int64_t d = 0; d < head_dim; ++d) {
-    const double k = args.kv.type == KvType::kFloat32
-                         ? static_cast<const float*>(args.kv.k)[kv_offset + d]
-                         : FloatFromBFloat16(static_cast<const uint16_t*>(args.kv.k)[kv_offset + d]);
+    const double k =
+        args.kv.type == KvType::kFloat32
+            ? static_cast<const float*>(args.kv.k)[kv_offset + d]
+            : FloatFromBFloat16(static_cast<const uint16_t*>(args.kv.k)[kv_offset + d]);
     dot += args.q[row_head * head_dim + d] * k;
   }
   return dot * args.shape.softmax_scale;

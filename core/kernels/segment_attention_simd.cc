@@ -39,8 +39,8 @@ constexpr int kMaxGroup = 4;
 
 // Heads of one row that are computed together, and who looks at them.
 struct HeadGroup {
-  const float* q = nullptr;  // [heads][head_dim]
-  int32_t head = 0;          // the first
+  const float* q = nullptr;                   // [heads][head_dim]
+  int32_t head = 0;                           // the first
   std::span<AttentionStatistics> statistics;  // of the row; nearly always empty
 };
 

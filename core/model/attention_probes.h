@@ -19,7 +19,7 @@ class AttentionProbes {
 
   // Between these two calls, once for every layer in order, the kernel fills the statistics.
   std::span<AttentionStatistics> BeginLayer(int32_t layer);
-  void EndLayer(int32_t layer);
+  void EndLayer();
 
   // One result a probe, in the plan's order. Call after the last layer.
   std::vector<AttentionProbeResult> TakeResults();
@@ -27,14 +27,11 @@ class AttentionProbes {
   bool empty() const { return statistics_.empty(); }
 
  private:
-  void AddLayer(const AttentionStatistics& statistics, std::vector<double>& sum) const;
-
   const std::vector<AttentionProbe>& probes_;
   const int32_t num_layers_;
   const int32_t num_heads_;
   std::vector<size_t> order_;                    // probe of each of `statistics_`
   std::vector<AttentionStatistics> statistics_;  // ascending by row
-  std::vector<std::vector<double>> mass_sums_;   // [num_units] over layers and heads, of each
   std::vector<AttentionProbeResult> results_;    // in the plan's order
 };
 

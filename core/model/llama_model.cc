@@ -202,7 +202,7 @@ void LlamaModel::Attend(int32_t index, const StepPlan& plan, const KvStorage& kv
                        .out = Data(workspace.attention),
                        .statistics = probes.BeginLayer(index)},
                       pool);
-  probes.EndLayer(index);
+  probes.EndLayer();
 }
 
 // attention -> delta, then residual += delta, then the MLP of its norm -> delta.

@@ -39,8 +39,8 @@ class LlamaModel {
 
   // Runs all rows of `plan` through the layers, writing their keys and values into `kv`, and leaves
   // the final hidden states of `logit_rows` (ascending, distinct rows of the plan) in
-  // workspace.normed, [logit_rows.size(), hidden_size]. Returns what the plan's probes saw, in their
-  // order. The result of a row does not depend on the other rows, nor on probes, bit for bit.
+  // workspace.normed, [logit_rows.size(), hidden_size]. Returns what the plan's probes saw, in
+  // their order. The result of a row depends neither on other rows nor on probes, bit for bit.
   // REQUIRES: CheckStepPlan has passed.
   std::vector<AttentionProbeResult> Forward(const StepPlan& plan,
                                             const std::vector<int32_t>& logit_rows,

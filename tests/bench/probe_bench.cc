@@ -46,8 +46,8 @@ Decoding MakeDecoding(int32_t num_requests, int32_t num_keys, int32_t vocab_size
   pieces.prefix_length = num_keys - kPrompts * segment - pieces.suffix_length;
   Decoding decoding;
   for (int32_t i = 0; i < num_requests; ++i) {
-    TestSequence sequence{*SegmentLayout::FromPieces(pieces),
-                          Tokens(num_keys + 1, 100 + 31 * i, vocab_size), {}};
+    TestSequence sequence{
+        *SegmentLayout::FromPieces(pieces), Tokens(num_keys + 1, 100 + 31 * i, vocab_size), {}};
     sequence.slots.resize(num_keys + 1);
     std::iota(sequence.slots.begin(), sequence.slots.end(), i * (num_keys + 1));
     decoding.sequences.push_back(std::move(sequence));
@@ -105,7 +105,8 @@ class Bench {
   // own only to compare them.
   Json Disagreement(int32_t num_requests, int32_t num_keys, bool is_logit_mean) {
     const int32_t num_rows = kPrompts + (is_logit_mean ? 0 : 1);  // a request
-    const Decoding all = MakeDecoding(num_requests * num_rows, num_keys, runner_->info().vocab_size);
+    const Decoding all =
+        MakeDecoding(num_requests * num_rows, num_keys, runner_->info().vocab_size);
     Fill(all);
     StepPlan with = DecodeStep(all, sampling_);
     Decoding fused;
@@ -204,9 +205,10 @@ int Run(const std::string& model, const std::string& dtype, int num_threads, dou
 
 int main(int argc, char** argv) {
   if (argc != 4 && argc != 5) {
-    std::fprintf(stderr,
-                 "usage: probe_bench DIRECTORY|SHAPE float32|bfloat16 NUM_THREADS [SECONDS a case]\n"
-                 "Prices of attribution and of disagreement a decode step, as JSON.\n");
+    std::fprintf(
+        stderr,
+        "usage: probe_bench DIRECTORY|SHAPE float32|bfloat16 NUM_THREADS [SECONDS a case]\n"
+        "Prices of attribution and of disagreement a decode step, as JSON.\n");
     return 2;
   }
   return chorus::Run(argv[1], argv[2], std::stoi(argv[3]), argc == 5 ? std::stod(argv[4]) : 5.0);

@@ -87,8 +87,8 @@ class ProbesGoldenTest : public testing::TestWithParam<const char*> {
     const auto weights = LoadSharedWeights(
         {.model_directory = directory, .dtype = ModelDtype::kFloat32, .num_threads = 2});
     ASSERT_TRUE(weights.ok()) << weights.status();
-    auto runner = CreateTorchModelRunner(
-        *weights, {.num_threads = 2, .kv_cache_bytes = int64_t{256} << 20});
+    auto runner =
+        CreateTorchModelRunner(*weights, {.num_threads = 2, .kv_cache_bytes = int64_t{256} << 20});
     ASSERT_TRUE(runner.ok()) << runner.status();
     runner_ = *std::move(runner);
   }

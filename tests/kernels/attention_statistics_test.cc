@@ -134,7 +134,7 @@ std::vector<AttentionStatistics> StatisticsFor(const Batch& batch, int32_t num_h
   for (const Probe& probe : batch.probes) {
     statistics.emplace_back(batch.plan, batch.plan.runs[probe.run], probe.row, probe.units,
                             num_heads);
-    statistics.back().set_wants_logits(true);
+    statistics.back().SetWantsLogits(true);
   }
   return statistics;
 }
@@ -159,18 +159,37 @@ float MassTolerance(int32_t head_dim, int32_t num_keys) {
          test::kEpsilon * static_cast<float>(num_keys + 64);
 }
 
+// [num_heads, num_units]
+std::vector<float> AllMass(const AttentionStatistics& statistics, int32_t num_heads) {
+  std::vector<float> all;
+  for (int32_t head = 0; head < num_heads; ++head) {
+    for (const float value : statistics.mass(head)) all.push_back(value);
+  }
+  return all;
+}
+
+std::vector<float> AllLogits(const AttentionStatistics& statistics, int32_t num_heads) {
+  std::vector<float> all;
+  for (int32_t head = 0; head < num_heads; ++head) {
+    for (const float value : statistics.mean_logits(head)) all.push_back(value);
+  }
+  return all;
+}
+
 void ExpectNear(const AttentionStatistics& actual, const ReferenceStatistics& expected,
-                int32_t head_dim, int32_t num_keys) {
-  ASSERT_EQ(actual.mass().size(), expected.mass.size());
-  ASSERT_EQ(actual.mean_logits().size(), expected.mean_logits.size());
+                const HeadCase& test, int32_t num_keys) {
+  const std::vector<float> mass = AllMass(actual, test.num_heads);
+  const std::vector<float> logits = AllLogits(actual, test.num_heads);
+  ASSERT_EQ(mass.size(), expected.mass.size());
+  ASSERT_EQ(logits.size(), expected.mean_logits.size());
   for (size_t i = 0; i < expected.mass.size(); ++i) {
-    ASSERT_NEAR(actual.mass()[i], expected.mass[i], MassTolerance(head_dim, num_keys))
+    ASSERT_NEAR(mass[i], expected.mass[i], MassTolerance(test.head_dim, num_keys))
         << "head x unit " << i;
     if (std::isnan(expected.mean_logits[i])) {
-      ASSERT_TRUE(std::isnan(actual.mean_logits()[i])) << "head x unit " << i;
-      ASSERT_EQ(actual.mass()[i], 0.0f);
+      ASSERT_TRUE(std::isnan(logits[i])) << "head x unit " << i;
+      ASSERT_EQ(mass[i], 0.0f);
     } else {
-      ASSERT_NEAR(actual.mean_logits()[i], expected.mean_logits[i], LogitTolerance(head_dim))
+      ASSERT_NEAR(logits[i], expected.mean_logits[i], LogitTolerance(test.head_dim))
           << "head x unit " << i;
     }
   }
@@ -200,7 +219,7 @@ TEST_P(AttentionStatisticsTest, EqualTheReferenceOnFuzzedBatchesOnEveryTarget) {
         ExpectNear(statistics[i],
                    AttentionStatisticsReference(batch.plan, batch.plan.runs[probe.run], probe.row,
                                                 probe.units, args),
-                   test.head_dim, kMaxKeys);
+                   test, kMaxKeys);
       }
     }
   }
@@ -251,8 +270,10 @@ TEST_P(AttentionStatisticsTest, AreTheSameBitForBitInEveryBatchAndChangeNoOutput
         ASSERT_TRUE(SameBits(out, plain));
         if (first.empty()) first = statistics;
         for (size_t i = 0; i < statistics.size(); ++i) {
-          ASSERT_TRUE(SameBits(statistics[i].mass(), first[i].mass()));
-          ASSERT_TRUE(SameBits(statistics[i].mean_logits(), first[i].mean_logits()));
+          ASSERT_TRUE(
+              SameBits(AllMass(statistics[i], test.num_heads), AllMass(first[i], test.num_heads)));
+          ASSERT_TRUE(SameBits(AllLogits(statistics[i], test.num_heads),
+                               AllLogits(first[i], test.num_heads)));
         }
       }
     }
@@ -307,8 +328,8 @@ TEST(AttentionStatisticsEdgeTest, ARowWithoutKeysHasNoMassAndNoLogit) {
   for (const std::vector<KeyInterval>& intervals :
        {std::vector<KeyInterval>{}, std::vector<KeyInterval>{{5, 8, false}}}) {
     const std::vector<AttentionStatistics> statistics = Collect(OneRow(intervals, 4, units));
-    for (float mass : statistics[0].mass()) EXPECT_EQ(mass, 0.0f);
-    for (float logit : statistics[0].mean_logits()) EXPECT_TRUE(std::isnan(logit));
+    for (float mass : AllMass(statistics[0], kSmall.num_heads)) EXPECT_EQ(mass, 0.0f);
+    for (float logit : AllLogits(statistics[0], kSmall.num_heads)) EXPECT_TRUE(std::isnan(logit));
   }
 }
 
@@ -317,10 +338,28 @@ TEST(AttentionStatisticsEdgeTest, MassOfUnitsThatHoldAllKeysIsOne) {
   const std::vector<AttentionStatistics> statistics =
       Collect(OneRow({{0, 90, false}, {100, 250, true}}, 249, units));
   for (int32_t head = 0; head < kSmall.num_heads; ++head) {
-    const float* mass = statistics[0].mass().data() + head * 3;
+    const std::span<const float> mass = statistics[0].mass(head);
     EXPECT_NEAR(mass[0] + mass[1] + mass[2], 1.0f, 64 * test::kEpsilon);
     EXPECT_EQ(mass[1], 0.0f);  // a unit without keys
-    EXPECT_TRUE(std::isnan(statistics[0].mean_logits()[head * 3 + 1]));
+    EXPECT_TRUE(std::isnan(statistics[0].mean_logits(head)[1]));
+  }
+}
+
+TEST(AttentionStatisticsEdgeTest, MassSumIsOverAllPasses) {
+  const Batch batch = OneRow({{0, 100, false}}, 99, {2, {{0, 70, 0}, {70, 100, 1}}});
+  std::vector<AttentionStatistics> statistics = StatisticsFor(batch, kSmall.num_heads);
+  std::vector<float> out;
+  AttentionArgs args = ArgsFor(kSmall, batch, out);
+  args.statistics = statistics;
+  ThreadPool pool(2);
+  for (int pass = 1; pass <= 3; ++pass) {
+    SegmentAttentionCpu(batch.plan, args, pool);
+    for (int32_t head = 0; head < kSmall.num_heads; ++head) {
+      for (size_t unit = 0; unit < 2; ++unit) {
+        EXPECT_EQ(statistics[0].mass_sum(head)[unit],
+                  pass * double{statistics[0].mass(head)[unit]});
+      }
+    }
   }
 }
 
@@ -328,7 +367,7 @@ TEST(AttentionStatisticsEdgeTest, HugeLogitsDoNotOverflow) {
   Batch batch = OneRow({{0, 200, false}}, 199, {2, {{0, 100, 0}, {100, 200, 1}}});
   for (float& value : batch.q) value *= 1e4f;
   const std::vector<AttentionStatistics> statistics = Collect(batch);
-  for (float mass : statistics[0].mass()) {
+  for (float mass : AllMass(statistics[0], kSmall.num_heads)) {
     EXPECT_GE(mass, 0.0f);
     EXPECT_LE(mass, 1.0f + 64 * test::kEpsilon);
   }

@@ -117,7 +117,8 @@ TEST_P(ProbesTest, MeanMassIsTheMeanOverAllLayersAndHeads) {
     ASSERT_EQ(result->probes.size(), 1u);
     const AttentionProbeResult& probe = result->probes[0];
     const size_t num_units = static_cast<size_t>(units.num_units);
-    const size_t num_rows = static_cast<size_t>(runner->info().num_layers * runner->info().num_heads);
+    const size_t num_rows =
+        static_cast<size_t>(runner->info().num_layers * runner->info().num_heads);
     ASSERT_EQ(probe.mean_mass.size(), num_units);
     ASSERT_EQ(probe.mass.size(), num_rows * num_units);
     ASSERT_EQ(probe.logits.size(), num_rows * num_units);
@@ -239,8 +240,12 @@ TEST_P(ProbesTest, AProbeOutOfRangeIsInternal) {
       [](StepPlan& plan) { plan.probes[0].row = -1; },
       [](StepPlan& plan) { plan.probes[0].row = plan.num_rows(); },
       [](StepPlan& plan) { plan.probes[0].units = nullptr; },
-      [](StepPlan& plan) { plan.probes[0].layers = {0, 0}; },
-      [](StepPlan& plan) { plan.probes[0].layers = {1, 0}; },
+      [](StepPlan& plan) {
+        plan.probes[0].layers = {0, 0};
+      },
+      [](StepPlan& plan) {
+        plan.probes[0].layers = {1, 0};
+      },
       [](StepPlan& plan) { plan.probes[0].layers = {99}; },
       [](StepPlan& plan) { plan.probes[0].heads = {-1}; },
       [](StepPlan& plan) { plan.probes[0].heads = {6}; },
@@ -251,12 +256,9 @@ TEST_P(ProbesTest, AProbeOutOfRangeIsInternal) {
     breaks[i](bad);
     EXPECT_EQ(runner->Run(bad).status().code(), absl::StatusCode::kInternal) << "break " << i;
   }
-  const std::vector<KeyUnits> bad_units = {{-1, {}},
-                                           {1, {{0, 4, 1}}},
-                                           {1, {{0, 4, -1}}},
-                                           {2, {{0, 4, 0}, {3, 5, 1}}},
-                                           {1, {{-1, 4, 0}}},
-                                           {1, {{4, 4, 0}}}};
+  const std::vector<KeyUnits> bad_units = {{-1, {}},          {1, {{0, 4, 1}}},
+                                           {1, {{0, 4, -1}}}, {2, {{0, 4, 0}, {3, 5, 1}}},
+                                           {1, {{-1, 4, 0}}}, {1, {{4, 4, 0}}}};
   for (size_t i = 0; i < bad_units.size(); ++i) {
     StepPlan bad = good;
     bad.probes[0].units = &bad_units[i];

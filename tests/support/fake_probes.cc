@@ -85,8 +85,8 @@ AttentionProbeResult ProbeOf(const StepPlan& plan, const AttentionProbe& probe) 
   const KeyCounts counts = CountKeys(plan, probe);
   AttentionProbeResult result;
   for (int64_t count : counts.of_unit) {
-    result.mean_mass.push_back(
-        static_cast<float>(count) / static_cast<float>(std::max<int64_t>(1, counts.total)));
+    result.mean_mass.push_back(static_cast<float>(count) /
+                               static_cast<float>(std::max<int64_t>(1, counts.total)));
   }
   for (int32_t layer : probe.layers) {
     for (int32_t head : probe.heads) {
