@@ -13,6 +13,8 @@ Json Ids(const google::protobuf::RepeatedField<int32_t>& ids) {
   return Json(std::vector<int32_t>(ids.begin(), ids.end()));
 }
 
+}  // namespace
+
 Json PromptInfoJson(const v1::PromptInfo& info) {
   return {{"request_id", info.request_id()},
           {"seed", info.seed()},
@@ -22,6 +24,8 @@ Json PromptInfoJson(const v1::PromptInfo& info) {
           {"cached_tokens", info.cached_tokens()},
           {"worker", info.worker()}};
 }
+
+namespace {
 
 Json UsageJson(const v1::Usage& usage) {
   return {{"prompt_tokens", usage.prompt_tokens()},
@@ -35,6 +39,19 @@ Json TimingJson(const v1::Timing& timing) {
           {"first_token_seconds", timing.first_token_seconds()},
           {"total_seconds", timing.total_seconds()}};
 }
+
+}  // namespace
+
+Json FinishJson(const v1::FinishInfo& finish) {
+  return {{"text", finish.text()},
+          {"token_ids", Ids(finish.token_ids())},
+          {"finish_reason", EnumName(finish.reason())},
+          {"stop", finish.stop()},
+          {"usage", UsageJson(finish.usage())},
+          {"timing", TimingJson(finish.timing())}};
+}
+
+namespace {
 
 Json PromptsJson(const v1::FinishInfo& finish) {
   Json prompts = Json::array();
@@ -59,6 +76,15 @@ Json TallyJson(const v1::FinishInfo& finish) {
   return tally;
 }
 
+Json AttributionJson(const v1::Attribution& attribution) {
+  return {{"prefix", attribution.prefix()},
+          {"segments",
+           std::vector<float>(attribution.segments().begin(), attribution.segments().end())},
+          {"separators", attribution.separators()},
+          {"suffix", attribution.suffix()},
+          {"generated", attribution.generated()}};
+}
+
 void AddTokens(const v1::TokenChunk& chunk, Json& tokens) {
   for (int i = 0; i < chunk.token_ids_size(); ++i) {
     Json top = Json::array();
@@ -68,10 +94,15 @@ void AddTokens(const v1::TokenChunk& chunk, Json& tokens) {
             {{"token_id", entry.token_id()}, {"text", entry.text()}, {"logprob", entry.logprob()}});
       }
     }
-    tokens.push_back({{"token_id", chunk.token_ids(i)},
-                      {"logprob", i < chunk.logprobs_size() ? Json(chunk.logprobs(i)) : Json()},
-                      {"prompt_index", chunk.prompt_index()},
-                      {"top_logprobs", std::move(top)}});
+    tokens.push_back(
+        {{"token_id", chunk.token_ids(i)},
+         {"logprob", i < chunk.logprobs_size() ? Json(chunk.logprobs(i)) : Json()},
+         {"prompt_index", chunk.prompt_index()},
+         {"top_logprobs", std::move(top)},
+         {"attribution",
+          i < chunk.attribution_size() ? AttributionJson(chunk.attribution(i)) : Json()},
+         {"disagreement", i < chunk.disagreement_size() ? Json(chunk.disagreement(i)) : Json()},
+         {"text", nullptr}});
   }
 }
 
@@ -94,14 +125,13 @@ void AnswerJson::Add(const v1::GenerateResponse& event) {
   if (event.has_chunk()) AddTokens(event.chunk(), object_["tokens"]);
   if (!event.has_finish()) return;
   const v1::FinishInfo& finish = event.finish();
-  object_["text"] = finish.text();
-  object_["token_ids"] = Ids(finish.token_ids());
-  object_["finish_reason"] = EnumName(finish.reason());
-  object_["stop"] = finish.stop();
-  object_["usage"] = UsageJson(finish.usage());
-  object_["timing"] = TimingJson(finish.timing());
+  object_.update(FinishJson(finish));
   object_["prompts"] = PromptsJson(finish);
   object_["tally"] = TallyJson(finish);
+}
+
+void AnswerJson::SpellTokens(const std::function<std::string(int32_t)>& spell) {
+  for (Json& token : object_["tokens"]) token["text"] = spell(token["token_id"].get<int32_t>());
 }
 
 std::string JsonLine(const nlohmann::ordered_json& value) {

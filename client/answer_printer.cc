@@ -6,6 +6,7 @@
 #include "absl/strings/str_join.h"
 
 #include "client/enum_names.h"
+#include "client/safe_text.h"
 
 namespace chorus {
 namespace {
@@ -13,27 +14,6 @@ namespace {
 constexpr const char* kBold = "\x1b[1m";
 constexpr const char* kDim = "\x1b[2m";
 constexpr const char* kPlain = "\x1b[0m";
-constexpr const char* kReplacement = "\xEF\xBF\xBD";  // U+FFFD
-
-// `text` with U+FFFD for control characters other than newline and tab: those below U+0020, and
-// U+007F to U+009F, of which UTF-8 starts the upper ones with C2. A model's text must not drive the
-// reader's terminal.
-std::string WithoutControls(absl::string_view text) {
-  std::string safe;
-  for (size_t i = 0; i < text.size(); ++i) {
-    const auto byte = static_cast<unsigned char>(text[i]);
-    const auto next = i + 1 < text.size() ? static_cast<unsigned char>(text[i + 1]) : 0;
-    const bool is_upper_control = byte == 0xC2 && next >= 0x80 && next <= 0x9F;
-    const bool is_control = (byte < 0x20 && byte != '\n' && byte != '\t') || byte == 0x7F;
-    if (is_upper_control) ++i;
-    if (is_control || is_upper_control) {
-      safe += kReplacement;
-    } else {
-      safe.push_back(static_cast<char>(byte));
-    }
-  }
-  return safe;
-}
 
 std::string Statistics(const v1::FinishInfo& finish) {
   const v1::Usage& usage = finish.usage();

@@ -1,11 +1,38 @@
+#include <map>
+
+#include "absl/strings/str_cat.h"
+
 #include "client/answer_json.h"
 #include "client/answer_printer.h"
 #include "client/ask_options.h"
 #include "client/commands.h"
+#include "client/token_table.h"
 #include "core/base/status_macros.h"
 
 namespace chorus {
 namespace {
+
+// Texts of token ids, each asked for once; "#ID" where the server has none.
+class Speller {
+ public:
+  explicit Speller(ChorusClient& client) : client_(client) {}
+
+  std::string operator()(int32_t token_id) {
+    const auto [text, is_new] = texts_.try_emplace(token_id);
+    if (is_new) {
+      text->second = client_.Detokenize({token_id}).value_or(absl::StrCat("#", token_id));
+    }
+    return text->second;
+  }
+
+ private:
+  ChorusClient& client_;
+  std::map<int32_t, std::string> texts_;
+};
+
+bool HasTokenStatistics(const v1::GenerateRequest& request) {
+  return request.response().attribution() || request.response().prompt_disagreement();
+}
 
 absl::Status PrintJsonAnswer(ChorusClient& client, const v1::GenerateRequest& request,
                              Console& console) {
@@ -13,6 +40,7 @@ absl::Status PrintJsonAnswer(ChorusClient& client, const v1::GenerateRequest& re
   CHORUS_RETURN_IF_ERROR(
       client.Generate(request, [&](const v1::GenerateResponse& event) { answer.Add(event); })
           .status());
+  if (HasTokenStatistics(request)) answer.SpellTokens(Speller(client));
   console.out << JsonLine(answer.object());
   console.out.flush();
   return absl::OkStatus();
@@ -21,9 +49,14 @@ absl::Status PrintJsonAnswer(ChorusClient& client, const v1::GenerateRequest& re
 absl::Status PrintTextAnswer(ChorusClient& client, const v1::GenerateRequest& request,
                              bool is_one_of_several, Console& console) {
   AnswerPrinter printer(console, request.fusion().method(), is_one_of_several);
+  TokenTable table;
   const absl::StatusOr<v1::FinishInfo> finish =
-      client.Generate(request, [&](const v1::GenerateResponse& event) { printer.Add(event); });
+      client.Generate(request, [&](const v1::GenerateResponse& event) {
+        printer.Add(event);
+        table.Add(event.chunk());
+      });
   printer.Close();
+  if (HasTokenStatistics(request)) table.Print(Speller(client), console);
   return finish.status();
 }
 

@@ -38,8 +38,11 @@ Examples:
   tally          vote: a list of answer, count, prompt_indexes; most frequent first
   prompt_info    request_id, seed, segment_tokens, original_length, prompt_tokens,
                  cached_tokens, worker
-  tokens         as they came: a list of token_id, logprob, prompt_index and top_logprobs, a list of
-                 token_id, text, logprob (empty without --top_logprobs)
+  tokens         as they came: a list of token_id, logprob, prompt_index; top_logprobs, a list of
+                 token_id, text, logprob (empty without --top_logprobs); attribution: prefix, segments
+                 (one a prompt), separators, suffix, generated, together 1 (null without
+                 --attribution); disagreement, in bits (null without --disagreement); text (null
+                 without either of the two)
 
 Exit code: 0 done, 1 failure, 2 wrong usage.)";
 
@@ -86,12 +89,16 @@ FlagSetter IntoPreset(bool* is_prototype) {
   };
 }
 
-void AddFusionFlags(FlagParser& parser, AskOptions& options) {
-  parser.AddSection("Fusion:");
+void AddMethodFlag(FlagParser& parser, AskOptions& options) {
   parser.AddFlag("method", absl::StrCat(EnumSyntax<v1::FusionMethod>(), "|all"),
                  "how the prompts become one answer; default attention; several, separated by "
                  "commas or in flags of their own, are taken in turn",
                  AppendMethods(&options.methods));
+}
+
+void AddFusionFlags(FlagParser& parser, AskOptions& options, RequestFlags kind) {
+  parser.AddSection("Fusion:");
+  if (kind == RequestFlags::kGenerate) AddMethodFlag(parser, options);
   parser.AddFlag("preset", "prototype",
                  "the founding prototype's settings: --prefix= --suffix= "
                  "--separator=\"\\n\\n[SEP]\\n\\n\" --separators=isolated --positions=sequential "
@@ -151,10 +158,20 @@ void AddStoppingFlags(FlagParser& parser, AskOptions& options) {
                  IntoList(&options.stop_token_ids));
   parser.AddSwitch("ignore_eos", "go on past the end-of-sequence token", &options.ignore_eos);
   parser.AddSwitch("include_stop", "the stop text is part of the answer", &options.include_stop);
-  parser.AddFlag("top_logprobs", "N", "0 to 20 likeliest alternatives for each token; default 0",
-                 Into(&options.top_logprobs));
   parser.AddFlag("request_id", "TEXT", "a name for the server's log; default: the server makes one",
                  Into(&options.request_id));
+}
+
+void AddOutputFlags(FlagParser& parser, AskOptions& options) {
+  parser.AddFlag("top_logprobs", "N", "0 to 20 likeliest alternatives for each token; default 0",
+                 Into(&options.top_logprobs));
+  parser.AddSwitch("attribution",
+                   "for each token, how much of its attention went to each prompt; attention only",
+                   &options.attribution);
+  parser.AddSwitch("disagreement",
+                   "for each token, how far the prompts' own distributions were apart, in bits: 0 "
+                   "to log2(prompts); costs attention a row a prompt a token; not per_prompt, vote",
+                   &options.disagreement);
   parser.AddFlag("priority", "N", "-100 to 100; higher runs first while waiting; default 0",
                  Into(&options.priority));
 }
@@ -212,21 +229,40 @@ void FillStopping(const AskOptions& options, v1::Stopping& stopping) {
   stopping.set_include_stop(options.include_stop);
 }
 
+void FillResponseOptions(const AskOptions& options, v1::FusionMethod method,
+                         v1::GenerateRequest& request) {
+  if (options.top_logprobs) request.mutable_response()->set_top_logprobs(*options.top_logprobs);
+  const bool is_alone = options.methods.size() <= 1;
+  if (options.attribution && (is_alone || method == v1::FUSION_METHOD_ATTENTION)) {
+    request.mutable_response()->set_attribution(true);
+  }
+  const bool is_one_answer =
+      method != v1::FUSION_METHOD_PER_PROMPT && method != v1::FUSION_METHOD_VOTE;
+  if (options.disagreement && (is_alone || is_one_answer)) {
+    request.mutable_response()->set_prompt_disagreement(true);
+  }
+}
+
 }  // namespace
 
-void AddRequestFlags(FlagParser& parser, AskOptions& options) {
+void AddRequestFlags(FlagParser& parser, AskOptions& options, RequestFlags kind) {
   AddPromptFlags(parser, options);
-  AddFusionFlags(parser, options);
+  AddFusionFlags(parser, options, kind);
   AddSamplingFlags(parser, options);
   AddStoppingFlags(parser, options);
+  if (kind == RequestFlags::kGenerate) AddOutputFlags(parser, options);
+}
+
+void AddParaphraseFlag(FlagParser& parser, AskOptions& options) {
+  parser.AddSection(kPromptSection);
+  parser.AddFlag("paraphrase", "TEXT", "another wording of the question; repeat it for more",
+                 Append(&options.paraphrases));
 }
 
 FlagParser MakeAskParser(AskOptions& options) {
   FlagParser parser("chorus ask", "\"QUESTION\" [--paraphrase=TEXT ...] [flags]", kIntro);
-  parser.AddSection(kPromptSection);
-  parser.AddFlag("paraphrase", "TEXT", "another wording of the question; repeat it for more",
-                 Append(&options.paraphrases));
-  AddRequestFlags(parser, options);
+  AddParaphraseFlag(parser, options);
+  AddRequestFlags(parser, options, RequestFlags::kGenerate);
   options.common.AddTo(parser);
   parser.AddEpilogue(kEpilogue);
   return parser;
@@ -253,7 +289,7 @@ v1::GenerateRequest MakeGenerateRequest(const AskOptions& options, v1::FusionMet
   FillFusion(options, method, *request.mutable_fusion());
   FillSampling(options, *request.mutable_sampling());
   FillStopping(options, *request.mutable_stopping());
-  if (options.top_logprobs) request.mutable_response()->set_top_logprobs(*options.top_logprobs);
+  FillResponseOptions(options, method, request);
   if (options.request_id) request.set_request_id(*options.request_id);
   if (options.priority) request.set_priority(*options.priority);
   return request;

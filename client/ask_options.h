@@ -42,6 +42,8 @@ struct AskOptions {
   bool include_stop = false;
 
   std::optional<int32_t> top_logprobs;
+  bool attribution = false;
+  bool disagreement = false;
   std::optional<std::string> request_id;
   std::optional<int32_t> priority;
   bool is_prototype = false;  // --preset=prototype
@@ -49,9 +51,14 @@ struct AskOptions {
   CommonFlags common;
 };
 
+// Which commands a set of flags is for.
+enum class RequestFlags {
+  kGenerate,  // ask, load
+  kExplain,   // without those that mean nothing there: the method, what the answer's tokens bring
+};
 // Adds the flags that say how to ask, whatever is asked: template, fusion, sampling, stopping.
-// `chorus load` takes them too.
-void AddRequestFlags(FlagParser& parser, AskOptions& options);
+void AddRequestFlags(FlagParser& parser, AskOptions& options, RequestFlags kind);
+void AddParaphraseFlag(FlagParser& parser, AskOptions& options);
 
 // The parser of `chorus ask`; it writes into `options`, which must outlive it.
 FlagParser MakeAskParser(AskOptions& options);
@@ -63,8 +70,8 @@ FlagParser MakeAskParser(AskOptions& options);
 void ApplyPreset(AskOptions& options);
 
 // The request for one method. Where several methods are asked in one go, the weights go to those
-// alone that take them whatever the prompt (LOGIT_MEAN, PROB_MEAN): the server refuses them for
-// others.
+// alone that take them whatever the prompt (LOGIT_MEAN, PROB_MEAN), and attribution and disagreement
+// to those that have them: the server refuses them for others.
 v1::GenerateRequest MakeGenerateRequest(const AskOptions& options, v1::FusionMethod method);
 
 }  // namespace chorus

@@ -217,6 +217,18 @@ absl::Status ChorusClient::GenerateMany(const NextRequest& next, const ManyCallb
   return status;
 }
 
+absl::StatusOr<v1::ExplainResponse> ChorusClient::Explain(const v1::ExplainRequest& request,
+                                                          Cancellation* cancellation) {
+  const auto context = std::make_shared<grpc::ClientContext>();
+  connection_->Prepare(*context);
+  if (cancellation != nullptr) cancellation->Attach(context);
+  v1::ExplainResponse response;
+  const grpc::Status status = connection_->stub->Explain(context.get(), request, &response);
+  if (cancellation != nullptr) cancellation->Attach(nullptr);
+  CHORUS_RETURN_IF_ERROR(ToAbslStatus(status));
+  return response;
+}
+
 absl::StatusOr<v1::TokenizeResponse> ChorusClient::Tokenize(const std::string& text,
                                                             bool recognize_special) {
   v1::TokenizeRequest request;

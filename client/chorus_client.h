@@ -27,7 +27,7 @@ struct ClientOptions {
   bool has_own_connection = false;
 };
 
-// Ends a running Generate or StartGenerate from another thread. Thread-safe; outlives the call it
+// Ends a running call from another thread. Thread-safe; outlives the call it
 // is given to; one call at a time. Once cancelled it stays so: a call started with it ends at once.
 class Cancellation {
  public:
@@ -113,6 +113,11 @@ class ChorusClient {
   using ManyCallback = std::function<void(const v1::GenerateManyResponse&)>;
   absl::Status GenerateMany(const NextRequest& next, const ManyCallback& on_event,
                             int32_t window = kDefaultWindow, Cancellation* cancellation = nullptr);
+
+  // Asks, and says what the rows that gave the answer's tokens looked at. The server takes its time:
+  // the request runs behind all others. `cancellation` may be null.
+  absl::StatusOr<v1::ExplainResponse> Explain(const v1::ExplainRequest& request,
+                                              Cancellation* cancellation = nullptr);
 
   // Token ids of `text` and their spellings. With `recognize_special` the spellings of special
   // tokens become those tokens; otherwise they are plain text.

@@ -241,7 +241,7 @@ FlagParser MakeLoadParser(LoadOptions& options) {
   AddQuestionFlags(parser, options);
   AddArrivalFlags(parser, options);
   AddTroubleFlags(parser, options);
-  AddRequestFlags(parser, options.ask);
+  AddRequestFlags(parser, options.ask, RequestFlags::kGenerate);
   options.ask.common.AddTo(parser);
   parser.AddSwitch("quiet", "no progress on standard error", &options.is_quiet);
   parser.AddEpilogue(kEpilogue);

@@ -106,6 +106,7 @@ absl::Status ValidateEngine(const EngineOptions& engine) {
       CheckRange("max_queued_tokens", engine.max_queued_tokens, 1, int64_t{1} << 40));
   CHORUS_RETURN_IF_ERROR(
       CheckRange("max_running_requests", engine.max_running_requests, 1, 1 << 16));
+  CHORUS_RETURN_IF_ERROR(CheckRange("max_explain_requests", engine.max_explain_requests, 1, 1 << 16));
   CHORUS_RETURN_IF_ERROR(CheckRange("max_step_rows", engine.max_step_rows, 1, 1 << 20));
   CHORUS_RETURN_IF_ERROR(CheckRange("prompt_share_rows", engine.prompt_share_rows, 1, 1 << 20));
   CHORUS_RETURN_IF_ERROR(CheckRange("max_idle_cache_tokens", engine.max_idle_cache_tokens, 0,

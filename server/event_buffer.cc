@@ -1,7 +1,6 @@
 #include "server/event_buffer.h"
 
 #include <algorithm>
-#include <iterator>
 #include <utility>
 
 #include "core/base/check.h"
@@ -11,15 +10,6 @@ namespace {
 
 int32_t WeightOf(const TokenEvent& event) {
   return std::max<int32_t>(1, static_cast<int32_t>(event.token_ids.size()));
-}
-
-void Merge(TokenEvent event, TokenEvent* into) {
-  into->text += event.text;
-  into->token_ids.insert(into->token_ids.end(), event.token_ids.begin(), event.token_ids.end());
-  into->logprobs.insert(into->logprobs.end(), event.logprobs.begin(), event.logprobs.end());
-  into->top_logprobs.insert(into->top_logprobs.end(),
-                            std::make_move_iterator(event.top_logprobs.begin()),
-                            std::make_move_iterator(event.top_logprobs.end()));
 }
 
 }  // namespace
@@ -39,7 +29,7 @@ void EventBuffer::AddToken(TokenEvent event) {
     chunks_.push_back({std::move(event), weight});
     return;
   }
-  Merge(std::move(event), &chunk->event);
+  MergeEvent(std::move(event), &chunk->event);
   chunk->weight += weight;
 }
 

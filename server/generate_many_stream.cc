@@ -223,7 +223,7 @@ void GenerateManyStream::SubmitWaiting() {
 bool GenerateManyStream::TrySubmit(const MemberPointer& member) {
   Engine& engine = *options_.engine;
   // Asked first, so that a stream that waits is not counted as refused with every look.
-  if (engine.num_waiting() >= engine.options().max_queued_requests) return false;
+  if (engine.is_queue_full()) return false;
   absl::StatusOr<RequestHandle> handle = RequestHandle();
   const absl::Status guarded = Guarded([&] {
     handle = engine.Submit(*member->request, member);  // a copy: a refused one is tried again

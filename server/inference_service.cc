@@ -9,6 +9,7 @@
 
 #include "core/base/field_error.h"
 #include "core/engine/request_validation.h"
+#include "server/explain_call.h"
 #include "server/grpc_status.h"
 #include "server/names.h"
 #include "server/stream_end.h"
@@ -34,35 +35,59 @@ InferenceService::InferenceService(const Dependencies& dependencies)
 
 grpc::ServerWriteReactor<v1::GenerateResponse>* InferenceService::Generate(
     grpc::CallbackServerContext* context, const v1::GenerateRequest* request) {
-  {
-    absl::MutexLock lock(&streams_mutex_);
-    ++num_streams_;
-  }
   TokenStream::Options options;
   options.tokenizer = dependencies_.tokenizer;
   options.max_buffered_events = dependencies_.stream_buffer_events;
   options.on_end = [logger = dependencies_.logger](const StreamEnd& end) {
     LogStreamEnd(*logger, "Generate", end);
   };
-  options.on_done = [this] {
+  options.on_done = OpenStream();
+  const std::shared_ptr<TokenStream> stream = TokenStream::Create(std::move(options));
+  ParseAndSubmit(*request, DeadlineOf(*context), stream);
+  return stream.get();
+}
+
+grpc::ServerUnaryReactor* InferenceService::Explain(grpc::CallbackServerContext* context,
+                                                    const v1::ExplainRequest* request,
+                                                    v1::ExplainResponse* response) {
+  ExplainCall::Options options;
+  options.tokenizer = dependencies_.tokenizer;
+  options.pool = dependencies_.pool;
+  options.request = request;
+  options.response = response;
+  options.on_end = [logger = dependencies_.logger](const StreamEnd& end) {
+    LogStreamEnd(*logger, "Explain", end);
+  };
+  options.on_done = OpenStream();
+  const std::shared_ptr<ExplainCall> call = ExplainCall::Create(std::move(options));
+  ParseAndSubmit(request->request(), DeadlineOf(*context), call);
+  return call.get();
+}
+
+std::function<void()> InferenceService::OpenStream() {
+  absl::MutexLock lock(&streams_mutex_);
+  ++num_streams_;
+  return [this] {
     absl::MutexLock lock(&streams_mutex_);
     --num_streams_;
   };
-  const std::shared_ptr<TokenStream> stream = TokenStream::Create(std::move(options));
+}
 
-  const auto begin = [this, stream](absl::StatusOr<Request> parsed) {
-    if (!parsed.ok()) return stream->Reject(parsed.status());
+template <typename Call>
+void InferenceService::ParseAndSubmit(const v1::GenerateRequest& request, absl::Time deadline,
+                                      const std::shared_ptr<Call>& call) {
+  const auto begin = [this, call](absl::StatusOr<Request> parsed) {
+    if (!parsed.ok()) return call->Reject(parsed.status());
     const absl::Status status = Guarded([&] {
-      stream->Submit(dependencies_.engine, *std::move(parsed));
+      call->Submit(dependencies_.engine, *std::move(parsed));
       return absl::OkStatus();
     });
-    if (!status.ok()) stream->Reject(status);
+    if (!status.ok()) call->Reject(status);
   };
-  if (!intake_.Parse(*request, DeadlineOf(*context), begin)) {
+  if (!intake_.Parse(request, deadline, begin)) {
     dependencies_.observer->OnRejected(RejectReason::kQueueFull);
-    stream->Reject(absl::ResourceExhaustedError("too many long texts wait to be tokenised"));
+    call->Reject(absl::ResourceExhaustedError("too many long texts wait to be tokenised"));
   }
-  return stream.get();
 }
 
 grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* InferenceService::GenerateMany(

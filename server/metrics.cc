@@ -1,6 +1,8 @@
 #include "server/metrics.h"
 
+#include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstddef>
 #include <map>
 #include <string>
@@ -49,6 +51,7 @@ const Buckets kSecondsBuckets = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0
 const Buckets kStepBuckets = {0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05,
                               0.1,    0.25,  0.5,    1,     2.5,  5,     10};
 const Buckets kRowBuckets = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048};
+const Buckets kBitsBuckets = {0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 1.5, 2, 3, 4, 6, 8};
 const Buckets kSegmentBuckets = {1, 2, 3, 4, 6, 8, 12, 16, 32, 64, 128, 256};
 
 size_t MethodIndex(FusionMethod method) { return static_cast<size_t>(method) - 1; }
@@ -59,6 +62,17 @@ size_t IndexOf(const Enum (&values)[N], Enum value) {
     if (values[i] == value) return i;
   }
   return 0;
+}
+
+// Of the segments' shares among each other, in bits; 0 where they have no mass at all.
+double EntropyOfSegments(const Attribution& attribution) {
+  double sum = 0.0;
+  for (const float mass : attribution.segments) sum += mass;
+  double entropy = 0.0;
+  for (const float mass : attribution.segments) {
+    if (mass > 0.0f) entropy -= mass / sum * std::log2(mass / sum);
+  }
+  return std::max(entropy, 0.0);  // rounding of one segment's share of 1
 }
 
 Counter& AddCounter(Registry& registry, const char* name, const char* help) {
@@ -125,6 +139,16 @@ struct ServerMetrics::Metrics {
                                           "Idle segments that had to make room.");
   Histogram& segments = AddHistogram(*registry, "chorus_segments_per_request",
                                      "Prompts of an accepted request.", kSegmentBuckets);
+  Histogram& disagreement =
+      AddHistogram(*registry, "chorus_prompt_disagreement",
+                   "Jensen-Shannon divergence of the prompts' next-token distributions, bits; of "
+                   "tokens of requests that asked for it.",
+                   kBitsBuckets);
+  Histogram& attribution_entropy =
+      AddHistogram(*registry, "chorus_attribution_entropy",
+                   "Entropy of a token's attention over the segments, among them, bits; of tokens "
+                   "of requests that asked for attribution.",
+                   kBitsBuckets);
   Gauge& draining =
       AddGauge(*registry, "chorus_draining", "1 once the server takes no more requests, else 0.");
 
@@ -225,6 +249,14 @@ void ServerMetrics::OnFirstToken(const Request& request, absl::Duration since_su
 
 void ServerMetrics::OnInterToken(absl::Duration since_last_token) {
   metrics_->inter_token_seconds.Observe(absl::ToDoubleSeconds(since_last_token));
+}
+
+void ServerMetrics::OnAttribution(const Attribution& attribution) {
+  metrics_->attribution_entropy.Observe(EntropyOfSegments(attribution));
+}
+
+void ServerMetrics::OnDisagreement(float bits) {
+  if (std::isfinite(bits)) metrics_->disagreement.Observe(bits);
 }
 
 void ServerMetrics::OnFinished(const Request& request, Outcome outcome,

@@ -36,6 +36,8 @@ class ServerMetrics final : public EngineObserver {
                  absl::Duration queued) override;
   void OnFirstToken(const Request& request, absl::Duration since_submission) override;
   void OnInterToken(absl::Duration since_last_token) override;
+  void OnAttribution(const Attribution& attribution) override;
+  void OnDisagreement(float bits) override;
   void OnFinished(const Request& request, Outcome outcome, const FinishSummary& summary) override;
   void OnStep(const StepStats& stats) override;
   void OnKvUse(int32_t worker, int32_t num_used, int32_t num_slots) override;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <optional>
 #include <string_view>
 #include <utility>
@@ -232,7 +233,9 @@ absl::StatusOr<Request> RequestParser::Parse(const v1::GenerateRequest& proto,
   CHORUS_RETURN_IF_ERROR(ParseFusion(proto.fusion(), &request.fusion));
   CHORUS_RETURN_IF_ERROR(ParseSampling(proto.sampling(), defaults.seed, &request.sampling));
   CHORUS_RETURN_IF_ERROR(ParseStopping(proto.stopping(), &request.stopping));
-  request.response.top_logprobs = proto.response().top_logprobs();
+  request.response = {.top_logprobs = proto.response().top_logprobs(),
+                      .attribution = proto.response().attribution(),
+                      .prompt_disagreement = proto.response().prompt_disagreement()};
   switch (proto.prompt().form_case()) {
     case v1::Prompt::kText:
       CHORUS_RETURN_IF_ERROR(ParseText(proto.prompt().text(), &request));
@@ -244,6 +247,19 @@ absl::StatusOr<Request> RequestParser::Parse(const v1::GenerateRequest& proto,
       return FieldError("prompt", "nothing", "must hold text or tokens");
   }
   return request;
+}
+
+ExplainParams ParseExplain(const v1::ExplainRequest& proto, const ModelInfo& info) {
+  const auto ids = [](const google::protobuf::RepeatedField<int32_t>& list, int32_t default_end) {
+    std::vector<int32_t> indexes(list.begin(), list.end());
+    if (!indexes.empty()) return indexes;
+    indexes.resize(default_end);
+    std::iota(indexes.begin(), indexes.end(), 0);
+    return indexes;
+  };
+  return {.layers = ids(proto.layers(), info.num_layers),
+          .heads = ids(proto.heads(), info.num_heads),
+          .steps = ids(proto.steps(), 1)};
 }
 
 absl::Status RequestParser::ParseText(const v1::TextPrompt& text, Request* request) const {

@@ -7,6 +7,7 @@
 #include "absl/status/statusor.h"
 #include "chorus/v1/inference.pb.h"
 
+#include "core/engine/model_runner.h"
 #include "core/engine/request.h"
 #include "core/text/prompt_template.h"
 #include "core/text/tokenizer.h"
@@ -52,5 +53,8 @@ class RequestParser {
   const TextConfig text_config_;
   const ParseLimits limits_;
 };
+
+// Layers, heads and steps of an ExplainRequest with its defaults; Engine::Submit checks them.
+ExplainParams ParseExplain(const v1::ExplainRequest& proto, const ModelInfo& info);
 
 }  // namespace chorus

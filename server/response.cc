@@ -20,7 +20,10 @@ void FillAnswer(Answer answer, int32_t index, v1::PromptAnswer* proto) {
   proto->set_mean_logprob(answer.mean_logprob);
 }
 
-void Fill(const PromptSummary& summary, const RequestRecord& request, v1::PromptInfo* info) {
+}  // namespace
+
+void FillPromptInfo(const PromptSummary& summary, const RequestRecord& request,
+                    v1::PromptInfo* info) {
   info->set_request_id(request.id);
   info->set_seed(request.seed);
   info->mutable_segment_tokens()->Add(summary.segment_tokens.begin(), summary.segment_tokens.end());
@@ -28,6 +31,16 @@ void Fill(const PromptSummary& summary, const RequestRecord& request, v1::Prompt
   info->set_prompt_tokens(summary.prompt_tokens);
   info->set_cached_tokens(summary.cached_tokens);
   info->set_worker(summary.worker);
+}
+
+namespace {
+
+void Fill(const Attribution& attribution, v1::Attribution* proto) {
+  proto->set_prefix(attribution.prefix);
+  proto->mutable_segments()->Add(attribution.segments.begin(), attribution.segments.end());
+  proto->set_separators(attribution.separators);
+  proto->set_suffix(attribution.suffix);
+  proto->set_generated(attribution.generated);
 }
 
 void Fill(const TokenEvent& event, const Tokenizer& tokenizer, v1::TokenChunk* chunk) {
@@ -43,10 +56,16 @@ void Fill(const TokenEvent& event, const Tokenizer& tokenizer, v1::TokenChunk* c
       entry->set_logprob(alternative.logprob);
     }
   }
+  for (const Attribution& attribution : event.attribution) {
+    Fill(attribution, chunk->add_attribution());
+  }
+  chunk->mutable_disagreement()->Add(event.disagreement.begin(), event.disagreement.end());
   if (event.prompt_index >= 0) chunk->set_prompt_index(event.prompt_index);
 }
 
-void Fill(FinishSummary summary, v1::FinishInfo* finish) {
+}  // namespace
+
+void FillFinish(FinishSummary summary, v1::FinishInfo* finish) {
   finish->set_reason(static_cast<v1::FinishReason>(summary.answer.reason));
   finish->set_stop(std::move(summary.answer.stop));
   finish->set_text(std::move(summary.answer.text));
@@ -72,20 +91,18 @@ void Fill(FinishSummary summary, v1::FinishInfo* finish) {
   }
 }
 
-}  // namespace
-
 void FillResponse(StreamEvent event, const RequestRecord& request, const Tokenizer& tokenizer,
                   v1::GenerateResponse* response) {
   if (const auto* start = std::get_if<PromptSummary>(&event)) {
     response->Clear();
-    Fill(*start, request, response->mutable_prompt_info());
+    FillPromptInfo(*start, request, response->mutable_prompt_info());
   } else if (const auto* tokens = std::get_if<TokenEvent>(&event)) {
     v1::TokenChunk* const chunk = response->mutable_chunk();
     chunk->Clear();
     Fill(*tokens, tokenizer, chunk);
   } else {
     response->Clear();
-    Fill(std::get<FinishSummary>(std::move(event)), response->mutable_finish());
+    FillFinish(std::get<FinishSummary>(std::move(event)), response->mutable_finish());
   }
 }
 

@@ -13,4 +13,9 @@ namespace chorus {
 void FillResponse(StreamEvent event, const RequestRecord& request, const Tokenizer& tokenizer,
                   v1::GenerateResponse* response);
 
+// Parts of it that other answers hold too.
+void FillPromptInfo(const PromptSummary& summary, const RequestRecord& request,
+                    v1::PromptInfo* info);
+void FillFinish(FinishSummary summary, v1::FinishInfo* finish);
+
 }  // namespace chorus

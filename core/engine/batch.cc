@@ -132,9 +132,8 @@ absl::Status Batch::EndingOfWaiting(const PendingRequest& pending, absl::Time no
 // Parked and waiting requests come in by urgency; nothing overtakes the most urgent one, so that a
 // large request is not starved by small ones.
 void Batch::Admit() {
-  const auto max_running = static_cast<size_t>(context_.options->max_running_requests);
   const auto paused = [](const auto& request) { return request->paused_since.has_value(); };
-  while (running_.size() - std::count_if(running_.begin(), running_.end(), paused) < max_running) {
+  while (true) {
     FindNext();
     // Parked requests whose readers are behind have nothing to run for.
     const auto parked = std::find_if_not(parked_.begin(), parked_.end(), paused);
@@ -142,6 +141,7 @@ void Batch::Admit() {
                          (next_ == nullptr || UrgencyOf(**parked) < UrgencyOf(*next_));
     if (!resumes && next_ == nullptr) return;
     RunningRequest* const request = resumes ? parked->get() : next_.get();
+    if (!MayRun(*request, resumes)) return;
     if (!TryTakeKv(request)) return;  // may park others: `parked` is stale now
     if (resumes) {
       Insert(TakeOut(request, &parked_), &running_);
@@ -157,6 +157,19 @@ void Batch::Admit() {
     Insert(std::move(next_), &running_);
     ReportLoad();
   }
+}
+
+bool Batch::MayRun(const RunningRequest& request, bool resumes) const {
+  const auto background = [](const auto& other) { return other->is_background(); };
+  if (request.is_background()) {
+    return resumes || (std::none_of(running_.begin(), running_.end(), background) &&
+                       std::none_of(parked_.begin(), parked_.end(), background));
+  }
+  const auto counts = [](const auto& other) {
+    return !other->is_background() && !other->paused_since.has_value();
+  };
+  return std::count_if(running_.begin(), running_.end(), counts) <
+         context_.options->max_running_requests;
 }
 
 void Batch::FindNext() {
@@ -178,7 +191,7 @@ std::unique_ptr<PendingRequest> Batch::TakeNext() {
 void Batch::Start(RunningRequest* request) {
   request->started = context_.clock->Now();
   NotePause(request);
-  context_.ledger->StartOne(request->plan().num_slots);
+  context_.ledger->StartOne(request->pending().load());
   const PromptSummary summary = request->SummarisePrompt(worker_);
   request->sink().OnStart(summary);
   const int64_t num_evictions = cache_.num_evictions();
@@ -191,7 +204,7 @@ void Batch::Start(RunningRequest* request) {
 
 bool Batch::TryTakeKv(RunningRequest* request) {
   while (!Fits(*request)) {
-    if (!ParkOnePaused()) return false;
+    if (!ParkOneFor(*request)) return false;
   }
   return request->TakeKv();
 }
@@ -225,7 +238,7 @@ void Batch::GrowAll() {
       ++i;
       continue;
     }
-    if (ParkOnePaused()) {
+    if (ParkOneFor(*request)) {
       i = 0;  // places have changed; who has grown needs nothing more
       continue;
     }
@@ -235,12 +248,13 @@ void Batch::GrowAll() {
   }
 }
 
-bool Batch::ParkOnePaused() {
-  const auto paused = std::find_if(running_.rbegin(), running_.rend(), [](const auto& request) {
-    return request->paused_since.has_value();
+bool Batch::ParkOneFor(const RunningRequest& request) {
+  if (request.is_background()) return false;
+  const auto gives_way = std::find_if(running_.rbegin(), running_.rend(), [](const auto& other) {
+    return other->is_background() || other->paused_since.has_value();
   });
-  if (paused == running_.rend()) return false;
-  Park(paused->get());
+  if (gives_way == running_.rend()) return false;
+  Park(gives_way->get());
   return true;
 }
 
@@ -261,17 +275,26 @@ std::unique_ptr<RunningRequest> Batch::TakeOut(const RunningRequest* request, Re
 
 // --- Steps ---
 
-// False if every running request is paused.
-bool Batch::RunStep() {
+std::vector<RunningRequest*> Batch::ReadyRequests() const {
   // Requests that were paused when others came in make more than may run, when their readers go on:
   // the least urgent ones wait, with what KV space they have.
   const auto max_running = static_cast<size_t>(context_.options->max_running_requests);
   std::vector<RunningRequest*> ready;
-  for (const auto& request : running_) {
-    if (ready.size() == max_running) break;
-    if (!request->paused_since.has_value()) ready.push_back(request.get());
+  for (const auto& request : running_) {  // background ones come last
+    if (request->paused_since.has_value()) continue;
+    const bool may_run = request->is_background()
+                             ? ready.empty() || num_steps_ % kBackgroundPeriod == 0
+                             : ready.size() < max_running;
+    if (may_run) ready.push_back(request.get());
   }
+  return ready;
+}
+
+// False if every running request is paused.
+bool Batch::RunStep() {
+  const std::vector<RunningRequest*> ready = ReadyRequests();
   if (ready.empty()) return false;
+  ++num_steps_;
   const std::vector<StepWork> works = scheduler_.PlanStep(ready);
   const StepPlan plan = BuildStepPlan(works);
   absl::flat_hash_set<RunningRequest*> requests;
@@ -281,8 +304,9 @@ bool Batch::RunStep() {
 
   const absl::Time begin = context_.clock->Now();
   absl::StatusOr<StepResult> result = runner_.Run(plan);
-  if (result.ok() && result->tokens.size() != plan.choices.size()) {
-    result = absl::InternalError("the runner chose another number of tokens than asked");
+  if (result.ok() && (result->tokens.size() != plan.choices.size() ||
+                      result->probes.size() != plan.probes.size())) {
+    result = absl::InternalError("the runner gave another number of tokens or probes than asked");
   }
   ReportStep(plan, works, begin);
   absl::flat_hash_map<const RunningRequest*, absl::Status> errors;
@@ -308,6 +332,7 @@ absl::flat_hash_map<const RunningRequest*, absl::Status> Batch::DeliverAll(
     if (work.kind == StepWork::Kind::kSegment) work.segment->FillUpTo(work.segment_rows.end);
   }
   size_t next_token = 0;
+  absl::Span<const AttentionProbeResult> probes_left = result.probes;
   for (const StepWork& work : works) {
     if (work.kind == StepWork::Kind::kSegment) continue;
     Generation& generation = work.request->generation(work.generation_index);
@@ -319,19 +344,22 @@ absl::flat_hash_map<const RunningRequest*, absl::Status> Batch::DeliverAll(
     }
     if (!work.chooses()) continue;
     ChosenToken& token = result.tokens[next_token++];
+    const auto probes = probes_left.subspan(0, generation.num_probes());
+    probes_left.remove_prefix(probes.size());
     if (!token.status.ok()) {
       errors[work.request] = token.status;
     } else {
-      Deliver(work, std::move(token), now);
+      Deliver(work, std::move(token), probes, now);
     }
   }
   return errors;
 }
 
-void Batch::Deliver(const StepWork& work, ChosenToken token, absl::Time now) {
+void Batch::Deliver(const StepWork& work, ChosenToken token,
+                    absl::Span<const AttentionProbeResult> probes, absl::Time now) {
   RunningRequest& request = *work.request;
   Generation& generation = request.generation(work.generation_index);
-  std::optional<TokenEvent> event = request.Append(work.generation_index, std::move(token));
+  std::optional<TokenEvent> event = request.Append(work.generation_index, std::move(token), probes);
   if (!request.first_token_time.has_value()) {
     request.first_token_time = now;
     context_.observer->OnFirstToken(request.request(), now - request.submitted());
@@ -340,7 +368,12 @@ void Batch::Deliver(const StepWork& work, ChosenToken token, absl::Time now) {
     context_.observer->OnInterToken(now - *generation.last_token_time);
   }
   generation.last_token_time = now;
-  if (event.has_value()) request.sink().OnToken(*std::move(event));
+  if (!event.has_value()) return;
+  for (const Attribution& attribution : event->attribution) {
+    context_.observer->OnAttribution(attribution);
+  }
+  for (float bits : event->disagreement) context_.observer->OnDisagreement(bits);
+  request.sink().OnToken(*std::move(event));
 }
 
 void Batch::ReportStep(const StepPlan& plan, absl::Span<const StepWork> works, absl::Time begin) {
@@ -370,9 +403,9 @@ void Batch::EndPending(std::unique_ptr<PendingRequest> pending, const absl::Stat
   context_.observer->OnFinished(pending->request, OutcomeOf(status), summary);
   pending->sink->OnFinish(status, std::move(summary));
   inbox_.outstanding_rows -= pending->plan.num_slots;
-  const int64_t num_tokens = pending->plan.num_slots;
+  const RequestLoad load = pending->load();
   pending.reset();
-  context_.ledger->EndOneWaiting(num_tokens);
+  context_.ledger->EndOneWaiting(load);
   ReportLoad();
 }
 
@@ -381,8 +414,9 @@ void Batch::EndStarted(std::unique_ptr<RunningRequest> request, const absl::Stat
   context_.observer->OnFinished(request->request(), OutcomeOf(status), summary);
   request->sink().OnFinish(status, std::move(summary));
   inbox_.outstanding_rows -= request->plan().num_slots;
+  const RequestLoad load = request->pending().load();
   request.reset();
-  context_.ledger->EndOneRunning();
+  context_.ledger->EndOneRunning(load);
   ReportLoad();
 }
 

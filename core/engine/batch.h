@@ -50,10 +50,17 @@ struct WorkerInbox {
 // than the one in need: those read what they had again later, to the same bits, so that nothing
 // that fits alone ever fails. The most urgent request never loses its space while it runs.
 //
+// Background requests (Explain) are not to be felt by others: one at a time, admitted when nothing
+// else waits; its rows run while no other request has any, and besides in one step of
+// kBackgroundPeriod, so that it goes on under any load; it gives its KV space to whoever needs it,
+// and takes none from anybody.
+//
 // Without a thread of its own, so that a simulation can run it under a virtual clock; used by one
 // thread at a time. Sinks and observer are called with no lock held.
 class Batch {
  public:
+  static constexpr int64_t kBackgroundPeriod = 64;
+
   Batch(int32_t worker, ModelRunner* runner, const WorkerContext& context, WorkerInbox* inbox);
   ~Batch();  // REQUIRES: every request has ended
   Batch(const Batch&) = delete;
@@ -87,6 +94,8 @@ class Batch {
   std::unique_ptr<PendingRequest> TakeNext();
   // True if the batch has room for it now and it has taken its KV space.
   bool TryTakeKv(RunningRequest* request);
+  // Whether so few run that this one may too; `resumes`: it has been started before.
+  bool MayRun(const RunningRequest& request, bool resumes) const;
   bool Fits(const RunningRequest& request) const;
   // True if even at the best rate seen its first token would come too late.
   bool IsHopeless(const RunningRequest& request, absl::Time now) const;
@@ -95,15 +104,19 @@ class Batch {
   std::unique_ptr<RunningRequest> TakeOut(const RunningRequest* request, Requests* from);
   // Gives every generating sequence a slot for its last token, by preemption if it must be.
   void GrowAll();
-  bool ParkOnePaused();
+  // Parks one that gives its KV space up to `request`: a background or a paused one.
+  bool ParkOneFor(const RunningRequest& request);
   // Takes its KV space; it waits among parked_ then.
   void Park(RunningRequest* request);
 
   bool RunStep();
+  // Those of running_ that take part in the next step.
+  std::vector<RunningRequest*> ReadyRequests() const;
   // Returns the requests of which a choice failed.
   absl::flat_hash_map<const RunningRequest*, absl::Status> DeliverAll(
       absl::Span<const StepWork> works, StepResult result);
-  void Deliver(const StepWork& work, ChosenToken token, absl::Time now);
+  void Deliver(const StepWork& work, ChosenToken token,
+               absl::Span<const AttentionProbeResult> probes, absl::Time now);
   void ReportStep(const StepPlan& plan, absl::Span<const StepWork> works, absl::Time begin);
 
   void EndPending(std::unique_ptr<PendingRequest> pending, const absl::Status& status);
@@ -124,6 +137,7 @@ class Batch {
   Requests parked_;   // most urgent first; started, preempted, without KV space
   // The next one to be admitted, taken from the queue and not yet started; or null.
   std::unique_ptr<RunningRequest> next_;
+  int64_t num_steps_ = 0;
   double best_rows_per_second_ = 0.0;  // of any step so far
   int64_t num_evictions_reported_ = 0;
   int32_t num_slots_reported_ = -1;

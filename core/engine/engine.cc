@@ -23,6 +23,7 @@ absl::Status CheckOptions(const EngineOptions& options) {
   CHORUS_RETURN_IF_ERROR(CheckAtLeastOne("max_queued_requests", options.max_queued_requests));
   CHORUS_RETURN_IF_ERROR(CheckAtLeastOne("max_running_requests", options.max_running_requests));
   CHORUS_RETURN_IF_ERROR(CheckAtLeastOne("max_queued_tokens", options.max_queued_tokens));
+  CHORUS_RETURN_IF_ERROR(CheckAtLeastOne("max_explain_requests", options.max_explain_requests));
   CHORUS_RETURN_IF_ERROR(CheckAtLeastOne("max_step_rows", options.max_step_rows));
   CHORUS_RETURN_IF_ERROR(CheckAtLeastOne("prompt_share_rows", options.prompt_share_rows));
   CHORUS_RETURN_IF_ERROR(
@@ -50,9 +51,15 @@ absl::Status CheckRunners(const std::vector<std::unique_ptr<ModelRunner>>& runne
   return absl::OkStatus();
 }
 
-absl::Status RejectionOf(RejectReason reason, const EngineOptions& options) {
+absl::Status RejectionOf(RejectReason reason, const RequestLoad& load,
+                         const EngineOptions& options) {
   if (reason == RejectReason::kDraining) {
     return absl::UnavailableError("the server is draining and takes no new requests");
+  }
+  if (load.is_background) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "the queue is full: the server takes ", options.max_explain_requests,
+        " Explain requests at a time"));
   }
   return absl::ResourceExhaustedError(
       absl::StrCat("the queue is full: it takes ", options.max_queued_requests, " requests and ",
@@ -96,8 +103,9 @@ absl::StatusOr<RequestHandle> Engine::Submit(Request request, std::shared_ptr<To
     return reject(RejectReason::kDeadline,
                   absl::DeadlineExceededError("the deadline had passed on arrival"));
   }
-  if (const auto reason = pool_->ledger().TryAccept(plan->num_slots); reason.has_value()) {
-    return reject(*reason, RejectionOf(*reason, options()));
+  const RequestLoad load = {plan->num_slots, request.explain.has_value()};
+  if (const auto reason = pool_->ledger().TryAccept(load); reason.has_value()) {
+    return reject(*reason, RejectionOf(*reason, load, options()));
   }
   RequestHandle handle = {std::make_shared<std::atomic<bool>>(false)};
   auto pending = std::make_unique<PendingRequest>(
@@ -124,6 +132,7 @@ const ModelInfo& Engine::model_info() const { return pool_->model_info(); }
 const EngineOptions& Engine::options() const { return pool_->options(); }
 int32_t Engine::num_waiting() const { return pool_->ledger().num_waiting(); }
 int32_t Engine::num_running() const { return pool_->ledger().num_running(); }
+bool Engine::is_queue_full() const { return pool_->ledger().is_full(); }
 bool Engine::IsLive(absl::Duration limit) const { return pool_->IsLive(limit); }
 
 }  // namespace chorus

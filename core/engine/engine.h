@@ -24,6 +24,7 @@ struct EngineOptions {
   // Admission, over all workers: beyond it a request is refused with RESOURCE_EXHAUSTED.
   int32_t max_queued_requests = 256;
   int64_t max_queued_tokens = int64_t{1} << 22;  // prompt and generated tokens of what waits
+  int32_t max_explain_requests = 16;             // waiting and running; apart from the others
   int32_t max_request_tokens = 32768;            // all tokens of a request, generated ones included
   // A request that has waited longer ends with RESOURCE_EXHAUSTED, before any compute.
   absl::Duration max_queue_delay = absl::InfiniteDuration();
@@ -61,7 +62,7 @@ class Engine {
   // Accepts the request or says why not; never blocks on compute.
   //   INVALID_ARGUMENT    a field is out of its range (FieldOf names it), or the request can never
   //                       fit the context or the KV space (the message has the counts)
-  //   RESOURCE_EXHAUSTED  the queue is full
+  //   RESOURCE_EXHAUSTED  the queue is full, for Explain requests their own
   //   DEADLINE_EXCEEDED   the deadline has passed
   //   UNAVAILABLE         draining
   // On an error the sink is never called.
@@ -79,6 +80,8 @@ class Engine {
   const EngineOptions& options() const;
   int32_t num_waiting() const;
   int32_t num_running() const;
+  // Whether max_queued_requests wait.
+  bool is_queue_full() const;
 
   // True if every worker's loop has gone round within `limit` or has nothing to do.
   bool IsLive(absl::Duration limit) const;

@@ -39,6 +39,10 @@ class EngineObserver {
   virtual void OnStarted(const Request& request, const PromptSummary& summary, absl::Duration queued) {}
   virtual void OnFirstToken(const Request& request, absl::Duration since_submission) {}
   virtual void OnInterToken(absl::Duration since_last_token) {}
+  // For every streamed token whose request asked for it: what it looked at; how far the prompts'
+  // distributions were apart, in bits.
+  virtual void OnAttribution(const Attribution& attribution) {}
+  virtual void OnDisagreement(float bits) {}
   virtual void OnFinished(const Request& request, Outcome outcome, const FinishSummary& summary) {}
   virtual void OnStep(const StepStats& stats) {}
   // KV slots that a worker's requests use; idle cached segments do not count. When it has changed.

@@ -8,6 +8,7 @@
 #include "core/base/check.h"
 #include "core/base/status_macros.h"
 #include "core/cache/content_hash.h"
+#include "core/engine/attention_units.h"
 
 namespace chorus {
 namespace {
@@ -35,6 +36,15 @@ CombineRule RuleOf(FusionMethod method) {
       return CombineRule::kNone;
   }
   CHECK(false);
+}
+
+// Prompts that are to be compared: with one there is nothing to compare.
+bool ComparesPrompts(const Request& request) {
+  return request.response.prompt_disagreement && request.prompts.size() > 1;
+}
+
+bool HasCompanions(const Request& request) {
+  return request.fusion.method == FusionMethod::kAttention && ComparesPrompts(request);
 }
 
 void AppendTokens(const std::vector<int32_t>& from, std::vector<int32_t>* to) {
@@ -180,28 +190,6 @@ std::vector<TokenRange> PlanFirstToken(const Request& request, const std::vector
   return final_ranges;
 }
 
-absl::StatusOr<FusionPlan> PlanAttention(const Request& request) {
-  const std::vector<int32_t> order = PromptOrder(request);
-  CHORUS_ASSIGN_OR_RETURN(SegmentLayout layout, SegmentedLayout(request, order));
-  SequencePlan sequence = {.token_ids = SegmentedTokens(request, order),
-                           .layout = std::move(layout)};
-  GenerationPlan generation;
-  generation.sequence_indexes = {0};
-  generation.prompt_lengths = {sequence.layout.length()};
-  generation.draw_seed = request.sampling.seed;
-  generation.prompt_tokens = sequence.token_ids;
-  const std::vector<TokenRange> final_ranges =
-      PlanFirstToken(request, order, sequence.layout, &generation);
-  sequence.uses = PlanUses(sequence, final_ranges);
-  AddOwnRows(0, sequence, final_ranges, &generation);
-
-  FusionPlan plan;
-  plan.sequences.push_back(std::move(sequence));
-  plan.generations.push_back(std::move(generation));
-  plan.scales_segments = request.fusion.scaling.value_or(SegmentScaling{}) != SegmentScaling{};
-  return plan;
-}
-
 // Prefix, one prompt as its only segment, suffix: plainly causal.
 absl::StatusOr<SequencePlan> PlainSequence(const Request& request, int32_t prompt_index) {
   const std::vector<int32_t>& prompt = request.prompts[prompt_index];
@@ -218,6 +206,53 @@ absl::StatusOr<SequencePlan> PlainSequence(const Request& request, int32_t promp
   const int32_t length = sequence.layout.length();
   sequence.uses = PlanUses(sequence, {{length - 1, length}});
   return sequence;
+}
+
+// Adds a companion sequence for each prompt to the plan's one generation.
+absl::Status AddCompanions(const Request& request, const std::vector<int32_t>& order,
+                           FusionPlan* plan) {
+  GenerationPlan& generation = plan->generations.front();
+  for (int32_t prompt_index : order) {
+    CHORUS_ASSIGN_OR_RETURN(SequencePlan sequence, PlainSequence(request, prompt_index));
+    const auto index = static_cast<int32_t>(plan->sequences.size());
+    const int32_t length = sequence.layout.length();
+    generation.sequence_indexes.push_back(index);
+    generation.prompt_lengths.push_back(length);
+    generation.first_compared_rows.push_back({index, length - 1});
+    AddOwnRows(index, sequence, {{length - 1, length}}, &generation);
+    plan->sequences.push_back(std::move(sequence));
+  }
+  generation.num_companions = static_cast<int32_t>(order.size());
+  return absl::OkStatus();
+}
+
+absl::StatusOr<FusionPlan> PlanAttention(const Request& request) {
+  const std::vector<int32_t> order = PromptOrder(request);
+  CHORUS_ASSIGN_OR_RETURN(SegmentLayout layout, SegmentedLayout(request, order));
+  SequencePlan sequence = {.token_ids = SegmentedTokens(request, order),
+                           .layout = std::move(layout)};
+  sequence.scales_segments = request.fusion.scaling.value_or(SegmentScaling{}) != SegmentScaling{};
+  GenerationPlan generation;
+  if (request.response.attribution || request.explain.has_value()) {
+    generation.key_units =
+        KeyUnitsOf(sequence.layout, order,
+                   sequence.layout.length() + request.stopping.max_new_tokens);
+  }
+  generation.sequence_indexes = {0};
+  generation.prompt_lengths = {sequence.layout.length()};
+  generation.draw_seed = request.sampling.seed;
+  generation.prompt_tokens = sequence.token_ids;
+  const std::vector<TokenRange> final_ranges =
+      PlanFirstToken(request, order, sequence.layout, &generation);
+  sequence.uses = PlanUses(sequence, final_ranges);
+  AddOwnRows(0, sequence, final_ranges, &generation);
+
+  FusionPlan plan;
+  plan.sequences.push_back(std::move(sequence));
+  plan.generations.push_back(std::move(generation));
+  plan.segment_prompts = order;
+  if (HasCompanions(request)) CHORUS_RETURN_IF_ERROR(AddCompanions(request, order, &plan));
+  return plan;
 }
 
 // Adds sequence `index` of `plan` to a generation.
@@ -248,6 +283,7 @@ absl::StatusOr<FusionPlan> PlanSequences(const Request& request) {
     generation.rule = generation.first_rule = RuleOf(request.fusion.method);
     generation.weights = generation.first_weights = NormalisedWeights(request, order);
     for (int32_t i = 0; i < num_sequences; ++i) AddSequence(plan, request, i, &generation);
+    if (ComparesPrompts(request)) generation.first_compared_rows = generation.first_rows;
     return plan;
   }
   for (int32_t i = 0; i < num_sequences; ++i) {
@@ -257,6 +293,27 @@ absl::StatusOr<FusionPlan> PlanSequences(const Request& request) {
     AddSequence(plan, request, i, &generation);
   }
   return plan;
+}
+
+// Adds what the companions read and generate beside the fused sequence. They use its cached segments
+// where those stand at the same positions and end with the same token.
+void AddCompanionSize(const Request& request, RequestSize* size) {
+  const bool same_place =
+      request.fusion.positions == PositionMode::kOverlapping || request.prefix.empty();
+  const bool same_end = request.suffix.empty()
+                            ? request.fusion.first_token == FirstToken::kFuseFirst
+                            : request.separator.empty() ||
+                                  request.fusion.separators == SeparatorPolicy::kIsolated;
+  for (const std::vector<int32_t>& prompt : request.prompts) {
+    int64_t num_own = static_cast<int64_t>(request.suffix.size());
+    if (!same_place || !same_end) {
+      num_own += static_cast<int64_t>(prompt.size());
+    } else if (request.suffix.empty()) {
+      num_own = 1;  // the last token, whose row is compared
+    }
+    size->prompt_tokens += num_own;
+    size->total_tokens += num_own + request.stopping.max_new_tokens;
+  }
 }
 
 }  // namespace
@@ -286,6 +343,7 @@ RequestSize SizeOf(const Request& request) {
   }
   size.total_tokens = size.prompt_tokens + static_cast<int64_t>(request.stopping.max_new_tokens) *
                                                (one_sequence ? 1 : num_prompts);
+  if (HasCompanions(request)) AddCompanionSize(request, &size);
   size.num_slots = size.total_tokens;
   const bool moves_segments = one_sequence && request.prefix.empty() &&
                               request.fusion.positions == PositionMode::kSequential;

@@ -7,6 +7,7 @@
 
 #include "core/engine/request.h"
 #include "core/engine/step_plan.h"
+#include "core/segment/key_units.h"
 #include "core/segment/segment_layout.h"
 
 namespace chorus {
@@ -28,7 +29,8 @@ struct SegmentUse {
 struct SequencePlan {
   std::vector<int32_t> token_ids;  // prefix, segments and separators, suffix
   SegmentLayout layout;            // of token_ids
-  int32_t prompt_index = 0;        // caller's index of its prompt; 0 for ATTENTION
+  int32_t prompt_index = 0;        // caller's index of its prompt; 0 for the fused sequence
+  bool scales_segments = false;    // the request's SegmentScaling applies, and is not the identity
   // In order. What is in none is the sequence's own: separators, suffix, and the tail of a segment
   // whose last row gives the first token, because a cached segment has no logits.
   std::vector<SegmentUse> uses;
@@ -42,7 +44,13 @@ struct SequenceRows {
 
 // One answer: a token is chosen from the sequences' rows, appended to all of them, and so on.
 struct GenerationPlan {
-  std::vector<int32_t> sequence_indexes;  // in the order in which their rows are combined
+  // In the order in which their rows are combined; the last num_companions are not: their rows are
+  // only compared, to tell how far the prompts are apart.
+  std::vector<int32_t> sequence_indexes;
+  int32_t num_companions = 0;
+  int32_t num_combined() const {
+    return static_cast<int32_t>(sequence_indexes.size()) - num_companions;
+  }
   std::vector<int32_t> prompt_lengths;    // tokens of each of these sequences' prompts
   int32_t prompt_index = -1;              // caller's, where an answer is one prompt's; else -1
   uint64_t draw_seed = 0;
@@ -62,17 +70,24 @@ struct GenerationPlan {
   std::vector<LogitRow> first_rows;
   std::vector<float> first_weights;  // empty: equal; else one a row, summing to 1
 
-  // Later tokens: `rule` over the sequences' last rows.
+  // The prompts' rows that are compared for the first token, as first_rows; empty: never compared.
+  // For later tokens: the companions' last rows, or without companions all that are combined.
+  std::vector<LogitRow> first_compared_rows;
+
+  // Later tokens: `rule` over the combined sequences' last rows.
   CombineRule rule = CombineRule::kNone;
   std::vector<float> weights;  // as first_weights, one a sequence
 
-  std::vector<int32_t>
-      prompt_tokens;  // for the repetition penalty: each sequence's own, prefix once
+  // For the repetition penalty: each combined sequence's own, prefix once.
+  std::vector<int32_t> prompt_tokens;
+
+  KeyUnits key_units;  // of the fused sequence, if its attention is looked at; else empty
 };
 
 // A request as the engine runs it: what the model reads, and how answers come of it.
 //
-//   ATTENTION                   one sequence, one generation
+//   ATTENTION                   one sequence, one generation; if the prompts are to be compared, a
+//                               companion sequence per prompt beside it
 //   logit methods               a sequence per prompt, one generation over them all
 //   PER_PROMPT, VOTE            a sequence and a generation per prompt
 //
@@ -81,7 +96,8 @@ struct GenerationPlan {
 struct FusionPlan {
   std::vector<SequencePlan> sequences;
   std::vector<GenerationPlan> generations;
-  bool scales_segments = false;  // ATTENTION with a SegmentScaling that is not the identity
+  // ATTENTION: caller's index of each segment of the fused sequence, which is the first one.
+  std::vector<int32_t> segment_prompts;
   int32_t prompt_tokens = 0;     // rows to encode
   int64_t num_slots = 0;         // KV slots for every row it can ever run, at most
 };
@@ -92,7 +108,8 @@ struct FusionPlan {
 // REQUIRES: ValidateRequest has accepted the request. INVALID_ARGUMENT if a layout cannot be.
 absl::StatusOr<FusionPlan> PlanFusion(const Request& request);
 
-// Tokens of `request`, the shared prefix counted once, without planning it.
+// Tokens of `request`, the shared prefix counted once, without planning it; companion sequences
+// included.
 struct RequestSize {
   int64_t prompt_tokens = 0;  // rows to encode
   int64_t total_tokens = 0;   // with those that may be generated

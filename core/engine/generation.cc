@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "core/base/check.h"
+#include "core/engine/attention_units.h"
 
 namespace chorus {
 namespace {
@@ -87,7 +88,28 @@ TokenChoice Generation::NextChoice() const {
   return choice;
 }
 
-TokenEvent Generation::Append(ChosenToken token) {
+bool Generation::explains_next() const {
+  if (!request_.explain.has_value()) return false;
+  const std::vector<int32_t>& steps = request_.explain->steps;
+  return std::binary_search(steps.begin(), steps.end(), static_cast<int32_t>(token_ids().size()));
+}
+
+int32_t Generation::num_probes() const {
+  if (!request_.response.attribution && !explains_next()) return 0;
+  return static_cast<int32_t>(awaits_first_token() ? plan_.first_rows.size()
+                                                   : plan_.num_combined());
+}
+
+AttentionProbe Generation::NextProbe(int32_t row) const {
+  AttentionProbe probe = {.row = row, .units = &plan_.key_units};
+  if (explains_next()) {
+    probe.layers = request_.explain->layers;
+    probe.heads = request_.explain->heads;
+  }
+  return probe;
+}
+
+TokenEvent Generation::Append(ChosenToken token, absl::Span<const AttentionProbeResult> probes) {
   CHECK(!finished_);
   TokenEvent event;
   if (request_.fusion.method == FusionMethod::kPerPrompt) event.prompt_index = plan_.prompt_index;
@@ -96,19 +118,30 @@ TokenEvent Generation::Append(ChosenToken token) {
     if (!finished_) Finish(*reason, tokenizer_.IdToToken(token.token_id).value_or(""));
     return event;
   }
-  answer_.token_ids.push_back(token.token_id);
+  const int32_t token_id = token.token_id;
   sum_logprob_ += token.logprob;
-  event.token_ids = {token.token_id};
-  event.logprobs = {token.logprob};
-  if (request_.response.top_logprobs > 0) {
-    event.top_logprobs.push_back(std::move(token.top_logprobs));
-  }
-  if (!AddText(detokenizer_.Append(token.token_id), &event.text)) return event;
+  AddExtras(std::move(token), probes, &event);
+  answer_.token_ids.push_back(token_id);
+  if (!AddText(detokenizer_.Append(token_id), &event.text)) return event;
   if (static_cast<int64_t>(answer_.token_ids.size()) >= request_.stopping.max_new_tokens) {
     FlushText(&event.text);
     if (!finished_) Finish(FinishReason::kLength, "");
   }
   return event;
+}
+
+// All that an event says of a token but its text. REQUIRES: the token is not appended yet.
+void Generation::AddExtras(ChosenToken token, absl::Span<const AttentionProbeResult> probes,
+                           TokenEvent* event) const {
+  const ResponseParams& wanted = request_.response;
+  event->token_ids = {token.token_id};
+  event->logprobs = {token.logprob};
+  if (wanted.top_logprobs > 0) event->top_logprobs.push_back(std::move(token.top_logprobs));
+  if (wanted.prompt_disagreement) event->disagreement = {token.disagreement};
+  if (wanted.attribution) event->attribution.push_back(MeanAttribution(probes));
+  if (explains_next()) {
+    event->attention_steps.push_back(MeanStep(static_cast<int32_t>(token_ids().size()), probes));
+  }
 }
 
 Answer Generation::answer() const {

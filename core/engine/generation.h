@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 
 #include "core/engine/fusion_strategy.h"
 #include "core/engine/request.h"
@@ -57,9 +58,15 @@ class Generation {
   // The next choice but for its rows.
   TokenChoice NextChoice() const;
 
-  // Takes the chosen token in and says what there is to stream: nothing (text and token_ids are
-  // empty) for an end token without held-back text. REQUIRES: !finished().
-  TokenEvent Append(ChosenToken token);
+  // How many rows of the next choice are probed: all that are combined, or none. And the probe of
+  // one of them, `row` of the step.
+  int32_t num_probes() const;
+  AttentionProbe NextProbe(int32_t row) const;
+
+  // Takes the chosen token in, with the results of its num_probes() probes, and says what there is
+  // to stream: nothing (text and token_ids are empty) for an end token without held-back text.
+  // REQUIRES: !finished().
+  TokenEvent Append(ChosenToken token, absl::Span<const AttentionProbeResult> probes);
 
   bool finished() const { return finished_; }
   const std::vector<int32_t>& token_ids() const { return answer_.token_ids; }
@@ -70,6 +77,10 @@ class Generation {
   std::optional<absl::Time> last_token_time;
 
  private:
+  // Whether ExplainParams asks for the rows of the next token.
+  bool explains_next() const;
+  void AddExtras(ChosenToken token, absl::Span<const AttentionProbeResult> probes,
+                 TokenEvent* event) const;
   void Finish(FinishReason reason, std::string stop);
   // Passes text on through the stop checker; false once a stop string has ended the answer.
   bool AddText(std::string_view text, std::string* emitted);

@@ -68,6 +68,15 @@ struct ResponseParams {
   bool prompt_disagreement = false;
 };
 
+// Which attention is to be seen, in every row that a token is drawn from. ATTENTION only. A request
+// with it runs behind all others: see Batch.
+struct ExplainParams {
+  // Each ascending and not empty.
+  std::vector<int32_t> layers;
+  std::vector<int32_t> heads;
+  std::vector<int32_t> steps;  // indexes of generated tokens
+};
+
 // What was asked, in token ids. Const once submitted. Every piece was tokenised on its own.
 struct Request {
   std::string id;
@@ -79,6 +88,7 @@ struct Request {
   SamplingParams sampling;
   StoppingParams stopping;
   ResponseParams response;
+  std::optional<ExplainParams> explain;
   absl::Time deadline = absl::InfiniteFuture();
   int32_t priority = 0;
 };

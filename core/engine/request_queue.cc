@@ -6,7 +6,8 @@ namespace chorus {
 
 void RequestQueue::Push(std::unique_ptr<PendingRequest> pending) {
   absl::MutexLock lock(&mutex_);
-  pending->urgency = {pending->submitted - pending->request.priority * priority_ageing_,
+  pending->urgency = {pending->is_background(),
+                      pending->submitted - pending->request.priority * priority_ageing_,
                       num_arrived_++};
   const Urgency urgency = pending->urgency;
   requests_.emplace(urgency, std::move(pending));

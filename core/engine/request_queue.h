@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -15,6 +16,7 @@
 
 #include "core/engine/fusion_strategy.h"
 #include "core/engine/request.h"
+#include "core/engine/request_ledger.h"
 #include "core/engine/token_sink.h"
 
 namespace chorus {
@@ -22,12 +24,14 @@ namespace chorus {
 // Whose turn it is: the smaller one's. A request counts as having come earlier by its priority
 // times EngineOptions::priority_ageing, so a higher priority goes first, yet what has waited that
 // much longer goes before it: nothing starves. Equal times go by order of arrival.
+// Background requests come after all others.
 struct Urgency {
+  bool is_background = false;
   absl::Time time;
   int64_t arrival = 0;
   friend auto operator<=>(const Urgency& a, const Urgency& b) {
-    return std::make_pair(absl::ToUnixNanos(a.time), a.arrival) <=>
-           std::make_pair(absl::ToUnixNanos(b.time), b.arrival);
+    return std::make_tuple(a.is_background, absl::ToUnixNanos(a.time), a.arrival) <=>
+           std::make_tuple(b.is_background, absl::ToUnixNanos(b.time), b.arrival);
   }
 };
 
@@ -39,6 +43,10 @@ struct PendingRequest {
   std::shared_ptr<std::atomic<bool>> cancelled;
   absl::Time submitted;
   Urgency urgency;  // set by RequestQueue::Push
+
+  // Explain requests run behind all others: see Batch.
+  bool is_background() const { return request.explain.has_value(); }
+  RequestLoad load() const { return {plan.num_slots, is_background()}; }
 };
 
 // The requests that wait for one worker, most urgent first. Thread-safe; Push from any thread, the

@@ -11,6 +11,7 @@
 
 #include "core/base/field_error.h"
 #include "core/base/status_macros.h"
+#include "core/engine/attention_units.h"
 
 namespace chorus {
 namespace {
@@ -151,6 +152,63 @@ absl::Status CheckStopping(const StoppingParams& stopping, const ModelInfo& info
   return CheckTokenIds("stopping.stop_token_ids", stopping.stop_token_ids, info);
 }
 
+absl::Status CheckResponse(const Request& request) {
+  const ResponseParams& response = request.response;
+  CHORUS_RETURN_IF_ERROR(
+      Expect(response.top_logprobs >= 0 && response.top_logprobs <= kMaxTopLogprobs,
+             "response.top_logprobs", response.top_logprobs,
+             absl::StrCat("must be 0 to ", kMaxTopLogprobs)));
+  const FusionMethod method = request.fusion.method;
+  CHORUS_RETURN_IF_ERROR(Expect(!response.attribution || method == FusionMethod::kAttention,
+                                "response.attribution", "true",
+                                "only ATTENTION attends to several prompts at a time"));
+  const bool is_one_answer =
+      method != FusionMethod::kPerPrompt && method != FusionMethod::kVote;
+  return Expect(!response.prompt_disagreement || is_one_answer, "response.prompt_disagreement",
+                "true", "PER_PROMPT and VOTE go on with different tokens for each prompt");
+}
+
+// One index at least, ascending, each in [0, limit).
+absl::Status CheckIndexes(const std::string& field, const std::vector<int32_t>& indexes,
+                          int32_t limit) {
+  CHORUS_RETURN_IF_ERROR(Expect(!indexes.empty(), field, "nothing", "must name one at least"));
+  for (size_t i = 0; i < indexes.size(); ++i) {
+    const std::string name = absl::StrCat(field, "[", i, "]");
+    CHORUS_RETURN_IF_ERROR(Expect(indexes[i] >= 0 && indexes[i] < limit, name, indexes[i],
+                                  absl::StrCat("must be in [0, ", limit, ")")));
+    if (i == 0) continue;
+    CHORUS_RETURN_IF_ERROR(Expect(indexes[i] > indexes[i - 1], name, indexes[i],
+                                  absl::StrCat("must be above the one before, ", indexes[i - 1])));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckExplain(const Request& request, const ModelInfo& info) {
+  if (!request.explain.has_value()) return absl::OkStatus();
+  const ExplainParams& explain = *request.explain;
+  CHORUS_RETURN_IF_ERROR(Expect(request.fusion.method == FusionMethod::kAttention, "fusion.method",
+                                static_cast<int>(request.fusion.method),
+                                "must be ATTENTION to be explained"));
+  CHORUS_RETURN_IF_ERROR(CheckIndexes("layers", explain.layers, info.num_layers));
+  CHORUS_RETURN_IF_ERROR(CheckIndexes("heads", explain.heads, info.num_heads));
+  CHORUS_RETURN_IF_ERROR(CheckIndexes("steps", explain.steps, request.stopping.max_new_tokens));
+  const auto num_prompts = static_cast<int32_t>(request.prompts.size());
+  const bool fuses_first =
+      request.suffix.empty() && request.fusion.first_token == FirstToken::kFuseFirst;
+  const auto num_layers = static_cast<int64_t>(explain.layers.size());
+  const auto num_heads = static_cast<int64_t>(explain.heads.size());
+  const int64_t num_units = UnitNumbers(num_prompts).count();
+  int64_t num_rows = static_cast<int64_t>(explain.steps.size());
+  if (fuses_first && explain.steps.front() == 0) num_rows += num_prompts - 1;
+  // Each factor is small: of a model, kMaxPrompts, or a request's tokens, which are checked later.
+  const int64_t num_others = num_layers * num_heads * num_units;
+  return Expect(num_rows <= kMaxExplainValues / num_others, "layers",
+                absl::StrCat(num_layers, " layers x ", num_heads, " heads x ", num_units,
+                             " units x ", num_rows, " rows"),
+                absl::StrCat("must be at most ", kMaxExplainValues,
+                             " values in all: name fewer layers, heads or steps"));
+}
+
 }  // namespace
 
 absl::Status ValidateRequest(const Request& request, const ModelInfo& info) {
@@ -158,9 +216,8 @@ absl::Status ValidateRequest(const Request& request, const ModelInfo& info) {
   CHORUS_RETURN_IF_ERROR(CheckFusion(request));
   CHORUS_RETURN_IF_ERROR(CheckSampling(request.sampling, info));
   CHORUS_RETURN_IF_ERROR(CheckStopping(request.stopping, info));
-  const int32_t top_logprobs = request.response.top_logprobs;
-  return Expect(top_logprobs >= 0 && top_logprobs <= kMaxTopLogprobs, "response.top_logprobs",
-                top_logprobs, absl::StrCat("must be 0 to ", kMaxTopLogprobs));
+  CHORUS_RETURN_IF_ERROR(CheckResponse(request));
+  return CheckExplain(request, info);
 }
 
 absl::Status ValidateSize(const Request& request, const ModelInfo& info,

@@ -17,10 +17,12 @@ inline constexpr int32_t kMaxTopLogprobs = 20;
 inline constexpr int32_t kMaxStopStrings = 16;
 inline constexpr int32_t kMaxStopStringBytes = 1024;
 inline constexpr int32_t kMaxStopTokenIds = 1024;
+// Of an Explain request, each of mass and logits: layers x heads x units x probed rows.
+inline constexpr int64_t kMaxExplainValues = int64_t{1} << 20;
 
 // Checks every field by itself against the public contract. INVALID_ARGUMENT made by FieldError,
-// with the field's path in chorus.v1.GenerateRequest ("sampling.top_p"), for the first that is out
-// of its range. A setting that the method ignores must be valid too; weights that it ignores are
+// with the field's path in chorus.v1.GenerateRequest ("sampling.top_p"), that of ExplainParams in
+// ExplainRequest ("layers[1]"), for the first that is out of its range. A setting that the method ignores must be valid too; weights that it ignores are
 // refused.
 absl::Status ValidateRequest(const Request& request, const ModelInfo& info);
 

@@ -9,17 +9,6 @@
 #include "core/engine/vote.h"
 
 namespace chorus {
-namespace {
-
-void MergeEvent(TokenEvent event, TokenEvent* into) {
-  into->text += event.text;
-  into->token_ids.insert(into->token_ids.end(), event.token_ids.begin(), event.token_ids.end());
-  into->logprobs.insert(into->logprobs.end(), event.logprobs.begin(), event.logprobs.end());
-  for (auto& list : event.top_logprobs) into->top_logprobs.push_back(std::move(list));
-}
-
-}  // namespace
-
 RunningRequest::RunningRequest(std::unique_ptr<PendingRequest> pending, SegmentCache* cache,
                                const std::vector<int32_t>& eos_token_ids,
                                const Tokenizer* tokenizer)
@@ -34,7 +23,7 @@ RunningRequest::RunningRequest(std::unique_ptr<PendingRequest> pending, SegmentC
       const SequencePlan& sequence = plan().sequences[index];
       sequences_[index] = std::make_unique<Sequence>(
           &sequence, &generations_.back()->token_ids(),
-          sequence.layout.length() + request().stopping.max_new_tokens, plan().scales_segments);
+          sequence.layout.length() + request().stopping.max_new_tokens, sequence.scales_segments);
     }
   }
   if (request().fusion.method == FusionMethod::kVote) kept_events_.resize(generations_.size());
@@ -58,9 +47,9 @@ void RunningRequest::ForEachUnfinishedSequence(const Visit& visit) const {
 
 KvNeed RunningRequest::NeedOfKv() const {
   KvNeed need;
-  bool with_prefix = true;  // counted once
+  absl::flat_hash_set<uint64_t> counted;  // of the prefix and segments that sequences share
   ForEachUnfinishedSequence([&](const Sequence& sequence) {
-    const KvNeed more = sequence.NeedOf(cache_, std::exchange(with_prefix, false));
+    const KvNeed more = sequence.NeedOf(cache_, &counted);
     need.num_slots += more.num_slots;
     need.num_idle_slots += more.num_idle_slots;
   });
@@ -116,9 +105,10 @@ bool RunningRequest::finished() const {
                      [](const auto& generation) { return generation->finished(); });
 }
 
-std::optional<TokenEvent> RunningRequest::Append(int32_t generation_index, ChosenToken token) {
+std::optional<TokenEvent> RunningRequest::Append(int32_t generation_index, ChosenToken token,
+                                                 absl::Span<const AttentionProbeResult> probes) {
   Generation& generation = *generations_[generation_index];
-  TokenEvent event = generation.Append(std::move(token));
+  TokenEvent event = generation.Append(std::move(token), probes);
   if (generation.finished()) ReleaseSequences(generation.plan());
   if (!kept_events_.empty()) return KeepForVote(generation_index, std::move(event));
   if (event.text.empty() && event.token_ids.empty()) return std::nullopt;
@@ -131,9 +121,9 @@ PromptSummary RunningRequest::SummarisePrompt(int32_t worker) const {
     summary.segment_tokens.push_back(static_cast<int32_t>(prompt.size()));
   }
   for (const SequencePlan& sequence : plan().sequences) {
-    if (sequence.prompt_index == 0) {
-      summary.original_length = sequence.layout.original_length();
-    }
+    if (sequence.prompt_index != 0) continue;
+    summary.original_length = sequence.layout.original_length();
+    break;  // a companion of the fused sequence may follow
   }
   summary.prompt_tokens = plan().prompt_tokens;
   summary.cached_tokens = cached_tokens_;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 
 #include "core/cache/segment_cache.h"
 #include "core/engine/generation.h"
@@ -36,6 +37,8 @@ class RunningRequest {
   TokenSink& sink() const { return *pending_->sink; }
   bool cancelled() const { return pending_->cancelled->load(std::memory_order_relaxed); }
 
+  bool is_background() const { return pending_->is_background(); }
+
   const PendingRequest& pending() const { return *pending_; }
   Sequence& sequence(int32_t index) { return *sequences_[index]; }
   const Sequence& sequence(int32_t index) const { return *sequences_[index]; }
@@ -62,7 +65,8 @@ class RunningRequest {
 
   // Takes a generation's token in; what there is to stream now, or nothing (VOTE keeps its events
   // back until all have finished, and then gives the winner's as one).
-  std::optional<TokenEvent> Append(int32_t generation_index, ChosenToken token);
+  std::optional<TokenEvent> Append(int32_t generation_index, ChosenToken token,
+                                   absl::Span<const AttentionProbeResult> probes);
 
   PromptSummary SummarisePrompt(int32_t worker) const;
   // Complete once finished; before, what there is so far.

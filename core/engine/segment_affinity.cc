@@ -1,12 +1,16 @@
 #include "core/engine/segment_affinity.h"
 
+#include "absl/container/flat_hash_set.h"
+
 namespace chorus {
 
 std::vector<int64_t> SegmentAffinity::CachedRows(const FusionPlan& plan) const {
   std::vector<int64_t> rows(num_workers_, 0);
+  absl::flat_hash_set<uint64_t> counted;  // sequences share segments
   absl::MutexLock lock(&mutex_);
   for (const SequencePlan& sequence : plan.sequences) {
     for (const SegmentUse& use : sequence.uses) {
+      if (!counted.insert(use.hash).second) continue;
       const auto found = entries_.find(use.hash);
       if (found != entries_.end()) rows[found->second.worker] += use.tokens.length();
     }

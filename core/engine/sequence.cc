@@ -43,7 +43,7 @@ int32_t Sequence::TokenAt(int32_t index) const {
   return index < prompt_length() ? plan_.token_ids[index] : generated_[index - prompt_length()];
 }
 
-KvNeed Sequence::NeedOf(const SegmentCache& cache, bool with_prefix) const {
+KvNeed Sequence::NeedOf(const SegmentCache& cache, absl::flat_hash_set<uint64_t>* counted) const {
   KvNeed need;
   need.num_slots = CountPrivate(plan_) + static_cast<int64_t>(generated_.size());
   const CachedSegment* prefix = nullptr;
@@ -55,7 +55,7 @@ KvNeed Sequence::NeedOf(const SegmentCache& cache, bool with_prefix) const {
         can_be_there ? cache.Find(KeyOf(plan_, use, prefix)) : nullptr;
     const bool is_prefix = plan_.layout.prefix_length() > 0 && i == 0;
     if (is_prefix) prefix = segment;
-    if (is_prefix && !with_prefix) continue;
+    if (!counted->insert(use.hash).second) continue;
     if (segment == nullptr) {
       need.num_slots += use.tokens.length();
     } else if (cache.is_idle(*segment)) {

@@ -3,6 +3,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "absl/container/flat_hash_set.h"
+
 #include "core/cache/segment_cache.h"
 #include "core/engine/fusion_strategy.h"
 #include "core/segment/row_intervals.h"
@@ -43,8 +45,9 @@ class Sequence {
   // The segment of plan().uses[i]; null once a moved one has been let go.
   CachedSegment* segment(size_t i) const { return pins_[i].get(); }
 
-  // What TakeKv would need of the cache; `with_prefix`: the shared prefix counted too.
-  KvNeed NeedOf(const SegmentCache& cache, bool with_prefix) const;
+  // What TakeKv would need of the cache, but for segments whose SegmentUse::hash is in `counted`
+  // already; its own are added.
+  KvNeed NeedOf(const SegmentCache& cache, absl::flat_hash_set<uint64_t>* counted) const;
   // Pins its segments and takes private slots for its other tokens, generated ones included. False,
   // and nothing taken, if there is no room. REQUIRES: it has no KV space.
   bool TakeKv(SegmentCache* cache);

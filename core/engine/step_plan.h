@@ -6,6 +6,7 @@
 #include "absl/status/status.h"
 #include "core/engine/request.h"
 #include "core/segment/attention_plan.h"
+#include "core/segment/key_units.h"
 
 namespace chorus {
 
@@ -27,26 +28,15 @@ struct TokenChoice {
   int32_t top_logprobs = 0;
   bool want_logits = false;    // return the whole combined row (tests, scoring)
   // Rows whose distributions (softmax of raw logits) are compared: see ChosenToken::disagreement.
-  // Empty: not wanted. They may, but need not, be among `rows`.
+  // Empty: not wanted. Rows that are not among `rows` cost the head's matrix product for each.
   std::vector<int32_t> compared_rows;
 };
 
-// Keys of one sequence by what they belong to, for statistics of attention: every key [begin, end)
-// of a range counts to `unit`. Ascending, disjoint; keys in no range are not counted.
-struct KeyUnits {
-  struct Range {
-    int32_t begin = 0;
-    int32_t end = 0;
-    int32_t unit = 0;  // 0..num_units-1
-  };
-  int32_t num_units = 0;
-  std::vector<Range> ranges;
-};
-
-// A row of the step whose attention is looked at. It changes no other result, not by a bit.
+// A row of the step whose attention is looked at. It changes no other result, not by a bit, and its
+// own results depend on the row's sequence only. A row may have several.
 struct AttentionProbe {
   int32_t row = 0;
-  const KeyUnits* units = nullptr;  // borrowed, as TokenChoice's pointers
+  const KeyUnits* units = nullptr;  // by the row's sequence; borrowed, as TokenChoice's pointers
   // For AttentionProbeResult::mass and logits; ascending. Empty: only mean_mass is wanted.
   std::vector<int32_t> layers;
   std::vector<int32_t> heads;
@@ -76,7 +66,7 @@ struct ChosenToken {
   std::vector<TokenLogprob> top_logprobs;  // best first, ties to the lowest id
   std::vector<float> logits;               // [vocab_size] if want_logits
   // Jensen-Shannon divergence of the compared rows, equal weights, in bits, 0..log2(their number);
-  // 0 if none were.
+  // 0 if none were, NaN if their logits are not finite.
   float disagreement = 0.0f;
   // Not OK if this one choice failed (INVALID_ARGUMENT: no token is left to choose from; INTERNAL: the
   // logits are not finite); token_id is then 0 and means nothing.
@@ -84,7 +74,8 @@ struct ChosenToken {
 };
 
 struct AttentionProbeResult {
-  // [num_units] softmax mass summed over a unit's keys, mean over all layers and heads.
+  // [num_units] softmax mass summed over a unit's keys, mean over all layers and heads. The units'
+  // sum is 1 if they hold every key that the row sees, 0 if it sees none.
   std::vector<float> mean_mass;
   // [layers, heads, num_units] of those asked for: softmax mass, and q k * softmax_scale before
   // softmax and SegmentScaling, mean over the unit's keys that the row sees (NaN for none).

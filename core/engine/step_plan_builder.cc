@@ -27,6 +27,9 @@ class Builder {
   void AddSegment(const StepWork& work);
   void AddOwn(const StepWork& work);
   void AddDecode(const StepWork& work);
+  static std::vector<int32_t> StepRows(const std::vector<Placed>& placed,
+                                       const std::vector<LogitRow>& rows);
+  void AddChoice(const Generation& generation, TokenChoice choice);
   void AddMoves(const Sequence& sequence);
   // Returns the step's row of rows.begin.
   int32_t AddRows(const Sequence& sequence, TokenRange rows);
@@ -43,7 +46,7 @@ class Builder {
 void Builder::Add(const StepWork& work) {
   if (work.kind == StepWork::Kind::kSegment) return AddSegment(work);
   scaling_ = -1;
-  if (work.request->plan().scales_segments) {
+  if (work.request->plan().sequences.front().scales_segments) {
     scaling_ = static_cast<int32_t>(plan_.attention.scalings.size());
     plan_.attention.scalings.push_back(*work.request->request().fusion.scaling);
   }
@@ -80,13 +83,20 @@ void Builder::AddSegment(const StepWork& work) {
 
 void Builder::AddDecode(const StepWork& work) {
   const Generation& generation = work.request->generation(work.generation_index);
+  const GenerationPlan& plan = generation.plan();
   TokenChoice choice = generation.NextChoice();
-  for (int32_t index : generation.plan().sequence_indexes) {
+  std::vector<int32_t> rows;
+  for (int32_t index : plan.sequence_indexes) {
     const Sequence& sequence = work.request->sequence(index);
     const int32_t last = sequence.num_tokens() - 1;
-    choice.rows.push_back(AddRows(sequence, {last, last + 1}));
+    rows.push_back(AddRows(sequence, {last, last + 1}));
   }
-  plan_.choices.push_back(std::move(choice));
+  const auto companions = rows.begin() + plan.num_combined();
+  choice.rows.assign(rows.begin(), companions);
+  if (!plan.first_compared_rows.empty()) {
+    choice.compared_rows.assign(plan.num_companions > 0 ? companions : rows.begin(), rows.end());
+  }
+  AddChoice(generation, std::move(choice));
 }
 
 void Builder::AddOwn(const StepWork& work) {
@@ -111,14 +121,30 @@ void Builder::AddOwn(const StepWork& work) {
     placed.push_back({piece, AddRows(work.request->sequence(piece.sequence_index), piece.rows)});
   }
   TokenChoice choice = generation.NextChoice();
-  for (const LogitRow& wanted : generation.plan().first_rows) {
+  choice.rows = StepRows(placed, generation.plan().first_rows);
+  choice.compared_rows = StepRows(placed, generation.plan().first_compared_rows);
+  AddChoice(generation, std::move(choice));
+}
+
+// Rows of the step, each of which is one of `placed`.
+std::vector<int32_t> Builder::StepRows(const std::vector<Placed>& placed,
+                                       const std::vector<LogitRow>& rows) {
+  std::vector<int32_t> step_rows;
+  for (const LogitRow& wanted : rows) {
     const auto holds = [&](const Placed& p) {
       return p.piece.sequence_index == wanted.sequence_index && wanted.row >= p.piece.rows.begin &&
              wanted.row < p.piece.rows.end;
     };
     const auto found = std::find_if(placed.begin(), placed.end(), holds);
     CHECK(found != placed.end());
-    choice.rows.push_back(found->row_begin + wanted.row - found->piece.rows.begin);
+    step_rows.push_back(found->row_begin + wanted.row - found->piece.rows.begin);
+  }
+  return step_rows;
+}
+
+void Builder::AddChoice(const Generation& generation, TokenChoice choice) {
+  if (generation.num_probes() > 0) {
+    for (int32_t row : choice.rows) plan_.probes.push_back(generation.NextProbe(row));
   }
   plan_.choices.push_back(std::move(choice));
 }
@@ -160,7 +186,8 @@ void Builder::AddRun(const Sequence& sequence, TokenRange rows, const RowInterva
   added.interval_begin = static_cast<int32_t>(attention.intervals.size());
   for (const KeyInterval& keys : run.keys) AddInterval(keys, rows.end);
   added.interval_end = static_cast<int32_t>(attention.intervals.size());
-  if (rows.begin >= sequence.plan().layout.original_length()) added.scaling = scaling_;
+  const bool is_fused = rows.begin >= sequence.plan().layout.original_length();
+  if (is_fused && sequence.plan().scales_segments) added.scaling = scaling_;
   attention.runs.push_back(added);
   for (int32_t index = rows.begin; index < rows.end; ++index) {
     plan_.token_ids.push_back(sequence.TokenAt(index));

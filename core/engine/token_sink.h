@@ -31,17 +31,30 @@ struct Attribution {
   float generated = 0.0f;
 };
 
+// What the row that a token was drawn from looked at, as ExplainParams asks: where the first token is
+// the mean of several rows, the mean over those that see the unit.
+struct AttentionStep {
+  int32_t step = 0;  // the token's index
+  // [layers, heads, units], as AttentionProbeResult; units as KeyUnitsOf numbers them.
+  std::vector<float> mass;
+  std::vector<float> logits;
+};
+
 // One chosen token, or text that only now became certain (a held-back stop-string start or half a
 // character at the end): then token_ids is empty.
 struct TokenEvent {
   std::string text;  // valid UTF-8; may be empty
   std::vector<int32_t> token_ids;
-  std::vector<float> logprobs;                         // one a token id
-  std::vector<std::vector<TokenLogprob>> top_logprobs; // one list a token id, if asked for
-  std::vector<Attribution> attribution;                // one a token id, if asked for
-  std::vector<float> disagreement;                     // one a token id, if asked for: bits
-  int32_t prompt_index = -1;                           // PER_PROMPT: whose (caller's order); else -1
+  std::vector<float> logprobs;                          // one a token id
+  std::vector<std::vector<TokenLogprob>> top_logprobs;  // one list a token id, if asked for
+  std::vector<Attribution> attribution;                 // one a token id, if asked for
+  std::vector<float> disagreement;                      // one a token id, if asked for: bits
+  std::vector<AttentionStep> attention_steps;           // of ExplainParams::steps
+  int32_t prompt_index = -1;                            // PER_PROMPT: whose (caller's order); else -1
 };
+
+// Makes one event of two that follow each other in one answer.
+void MergeEvent(TokenEvent event, TokenEvent* into);
 
 // The whole answer of one prompt (PER_PROMPT, VOTE) or of the request.
 struct Answer {

@@ -16,7 +16,9 @@ WorkerPool::WorkerPool(EngineOptions options, std::vector<std::unique_ptr<ModelR
     : options_(std::move(options)),
       observer_(observer),
       clock_(clock),
-      ledger_(options_.max_queued_requests, options_.max_queued_tokens),
+      ledger_({.max_waiting = options_.max_queued_requests,
+               .max_waiting_tokens = options_.max_queued_tokens,
+               .max_background = options_.max_explain_requests}),
       model_info_(runners.front()->info()),
       affinity_(static_cast<int32_t>(runners.size()), kMaxAffinitySegments) {
   for (const auto& runner : runners) {

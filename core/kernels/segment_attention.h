@@ -1,8 +1,10 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include "core/base/thread_pool.h"
+#include "core/kernels/attention_statistics.h"
 #include "core/segment/attention_plan.h"
 
 namespace chorus {
@@ -35,6 +37,7 @@ struct AttentionArgs {
   float* out = nullptr;       // [num_rows, num_heads, head_dim]
   float* log_sum_exp = nullptr;  // [num_rows, num_heads] natural log, or null; -infinity for a row
                                  // that attends to nothing (its output is zero)
+  std::span<AttentionStatistics> statistics;  // ascending by row, and filled; empty: none wanted
 };
 
 // The oracle: naive, row by row, accumulates in double. Never optimised.

@@ -2,8 +2,10 @@
 #include <cmath>
 #include <functional>
 #include <limits>
+#include <span>
 
 #include "core/base/check.h"
+#include "core/kernels/attention_statistics.h"
 #include "core/kernels/bfloat16.h"
 #include "core/kernels/segment_attention.h"
 #include "core/kernels/segment_attention_task.h"
@@ -35,8 +37,16 @@ constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 // Heads of one row that are computed together: 4 heads x 4 vectors fit the registers of AVX-512.
 constexpr int kMaxGroup = 4;
 
+// Heads of one row that are computed together, and who looks at them.
+struct HeadGroup {
+  const float* q = nullptr;                   // [heads][head_dim]
+  int32_t head = 0;                           // the first
+  std::span<AttentionStatistics> statistics;  // of the row; nearly always empty
+};
+
 // One block of keys and values, ready for use. Keys past num_keys hold anything.
 struct Block {
+  int32_t begin = 0;  // its first key
   int32_t num_keys = 0;
   HWY_ALIGN float
       keys[kMaxHeadDim * kKeyBlock];  // [head_dim][64]: a vector is one dim of many keys
@@ -207,6 +217,7 @@ void PrefetchBlock(const AttentionPlan& plan, const AttentionTask& task, const A
 // Keys [begin, end) of the task's sequence.
 void LoadBlock(const AttentionPlan& plan, const AttentionTask& task, const AttentionArgs& args,
                int32_t begin, int32_t end, Block& block) {
+  block.begin = begin;
   block.num_keys = end - begin;
   int64_t offsets[kKeyBlock];
   for (int32_t j = 0; j < block.num_keys; ++j) {
@@ -337,10 +348,11 @@ void AddAllValues(const float (*weights)[kKeyBlock], const float* corrections, c
   }
 }
 
-// One block for kGroup heads of one row. q [kGroup][head_dim]; state: of the first of them.
+// One block for the kGroup heads of one row. state: of the first of them.
 template <int kGroup>
-void UpdateGroup(const float* q, int32_t head_dim, float factor, const Block& block,
+void UpdateGroup(const HeadGroup& heads, int32_t head_dim, float factor, const Block& block,
                  int32_t num_keys, const SoftmaxState& state) {
+  const float* q = heads.q;
   HWY_ALIGN float weights[kGroup][kKeyBlock];
   int32_t column = 0;
   for (; num_keys - column > 3 * kLanes; column += 4 * kLanes) {
@@ -359,9 +371,15 @@ void UpdateGroup(const float* q, int32_t head_dim, float factor, const Block& bl
     default:
       break;
   }
+  for (AttentionStatistics& statistics : heads.statistics) {
+    statistics.AddLogits(block.begin, heads.head, kGroup, weights[0]);
+  }
   float corrections[kGroup];
   for (int g = 0; g < kGroup; ++g) {
     corrections[g] = SoftmaxBlock(num_keys, weights[g], state.max[g], state.sum[g]);
+  }
+  for (AttentionStatistics& statistics : heads.statistics) {
+    statistics.AddWeights(block.begin, heads.head, kGroup, weights[0], state.max);
   }
   if (block.has_bfloat16_rows) {
     AddAllValues<kGroup, true>(weights, corrections, block, num_keys, head_dim, state.values);
@@ -370,27 +388,29 @@ void UpdateGroup(const float* q, int32_t head_dim, float factor, const Block& bl
   }
 }
 
-void UpdateRow(const float* q, const AttentionTask& task, int32_t head_dim, float factor,
+// `heads`: all of the task, of one row.
+void UpdateRow(HeadGroup heads, const AttentionTask& task, int32_t head_dim, float factor,
                const Block& block, int32_t num_keys, SoftmaxState state) {
   const int32_t padded = PaddedHeadDim(head_dim);
   for (int32_t head = 0; head < task.num_heads;) {
     const int32_t group = std::min(kMaxGroup, task.num_heads - head);
     switch (group) {
       case 1:
-        UpdateGroup<1>(q, head_dim, factor, block, num_keys, state);
+        UpdateGroup<1>(heads, head_dim, factor, block, num_keys, state);
         break;
       case 2:
-        UpdateGroup<2>(q, head_dim, factor, block, num_keys, state);
+        UpdateGroup<2>(heads, head_dim, factor, block, num_keys, state);
         break;
       case 3:
-        UpdateGroup<3>(q, head_dim, factor, block, num_keys, state);
+        UpdateGroup<3>(heads, head_dim, factor, block, num_keys, state);
         break;
       default:
-        UpdateGroup<4>(q, head_dim, factor, block, num_keys, state);
+        UpdateGroup<4>(heads, head_dim, factor, block, num_keys, state);
         break;
     }
     head += group;
-    q += int64_t{group} * head_dim;
+    heads.q += int64_t{group} * head_dim;
+    heads.head += group;
     state.max += group;
     state.sum += group;
     state.values += int64_t{group} * padded;
@@ -468,6 +488,7 @@ void AttentionChunk(const AttentionPlan& plan, const AttentionTask& task, const 
   ClearState(state, task.num_queries(), padded);
   const float temperature = chunk.is_scaled ? plan.scalings[task.run->scaling].temperature : 1.0f;
   const float factor = args.shape.softmax_scale / temperature;
+  const auto statistics = StatisticsOfRows(args.statistics, task.row_begin, task.row_end);
   Block block;
   PrefetchBlock(plan, task, args, chunk.begin, std::min(chunk.begin + kKeyBlock, chunk.end));
   for (int32_t begin = chunk.begin; begin < chunk.end; begin += kKeyBlock) {
@@ -481,7 +502,8 @@ void AttentionChunk(const AttentionPlan& plan, const AttentionTask& task, const 
       const SoftmaxState row_state = {state.max + query, state.sum + query,
                                       state.values + int64_t{query} * padded};
       const float* q = args.q + (int64_t{row} * args.shape.num_heads + task.head_begin) * head_dim;
-      UpdateRow(q, task, head_dim, factor, block, num_keys, row_state);
+      UpdateRow({q, task.head_begin, StatisticsOfRows(statistics, row, row + 1)}, task, head_dim,
+                factor, block, num_keys, row_state);
     }
   }
 }
@@ -506,6 +528,7 @@ void FinishTask(const AttentionPlan& plan, const AttentionTask& task, const Atte
   });
 
   const SegmentScaling scaling = is_scaled ? plan.scalings[task.run->scaling] : SegmentScaling();
+  const auto statistics = StatisticsOfRows(args.statistics, task.row_begin, task.row_end);
   for (int32_t i = 0; i < num_queries; ++i) {
     const MergedParts merged = MergeParts(max[0][i], sum[0][i], max[1][i], sum[1][i], scaling);
     const int64_t row = task.row_begin + i / task.num_heads;
@@ -516,6 +539,11 @@ void FinishTask(const AttentionPlan& plan, const AttentionTask& task, const Atte
       if (is_scaled) out[dim] += values[1][i * padded + dim] * merged.segments_factor;
     }
     if (args.log_sum_exp != nullptr) args.log_sum_exp[row_head] = merged.log_sum_exp;
+    const int32_t at = static_cast<int32_t>(row);
+    for (AttentionStatistics& of : StatisticsOfRows(statistics, at, at + 1)) {
+      of.Finish(task.head_begin + i % task.num_heads, {max[0][i], merged.others_factor},
+                {max[1][i], merged.segments_factor});
+    }
   }
 }
 

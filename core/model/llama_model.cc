@@ -165,9 +165,9 @@ void LlamaModel::Embed(const std::vector<int32_t>& token_ids, float* out, Thread
   });
 }
 
-// normed -> qkv -> keys and values into their slots -> moves -> attention.
-void LlamaModel::Attend(int32_t index, const StepPlan& plan, const KvStorage& kv, bool needs_output,
-                        Workspace& workspace, ThreadPool& pool) const {
+// normed -> qkv -> q; keys and values into their slots -> moves.
+void LlamaModel::WriteKeysAndValues(int32_t index, const StepPlan& plan, const KvStorage& kv,
+                                    Workspace& workspace, ThreadPool& pool) const {
   const int32_t num_rows = plan.num_rows();
   const int64_t qkv_width = config_.q_size() + 2 * config_.kv_size();
   layers_[index].qkv->Forward(Data(workspace.normed), config_.hidden_size, num_rows,
@@ -190,13 +190,19 @@ void LlamaModel::Attend(int32_t index, const StepPlan& plan, const KvStorage& kv
           .sine = Data(sine_),
           .kv = kv.Layer(index)},
          pool);
-  if (!needs_output) return;
+}
+
+// q, keys and values -> attention, and what the probes see of it.
+void LlamaModel::Attend(int32_t index, const StepPlan& plan, const KvStorage& kv,
+                        AttentionProbes& probes, Workspace& workspace, ThreadPool& pool) const {
   SegmentAttentionCpu(plan.attention,
                       {.shape = attention_shape(),
                        .q = Data(workspace.q),
                        .kv = kv.Layer(index),
-                       .out = Data(workspace.attention)},
+                       .out = Data(workspace.attention),
+                       .statistics = probes.BeginLayer(index)},
                       pool);
+  probes.EndLayer();
 }
 
 // attention -> delta, then residual += delta, then the MLP of its norm -> delta.
@@ -217,11 +223,14 @@ void LlamaModel::RunMlp(const Layer& layer, int32_t num_rows, Workspace& workspa
                       pool);
 }
 
-void LlamaModel::Forward(const StepPlan& plan, const std::vector<int32_t>& logit_rows,
-                         const KvStorage& kv, Workspace& workspace, ThreadPool& pool) const {
+std::vector<AttentionProbeResult> LlamaModel::Forward(const StepPlan& plan,
+                                                      const std::vector<int32_t>& logit_rows,
+                                                      const KvStorage& kv, Workspace& workspace,
+                                                      ThreadPool& pool) const {
   int32_t num_rows = plan.num_rows();
   const int32_t hidden = config_.hidden_size;
   const float epsilon = static_cast<float>(config_.rms_norm_epsilon);
+  AttentionProbes probes(plan, config_);
   workspace.ReserveRows(config_, num_rows);
   float* residual = Data(workspace.residual);
   Embed(plan.token_ids, residual, pool);
@@ -235,18 +244,24 @@ void LlamaModel::Forward(const StepPlan& plan, const std::vector<int32_t>& logit
       AddRmsNorm(residual, Data(workspace.delta), Data(layer.input_norm), num_rows, hidden, epsilon,
                  Data(workspace.normed), pool);
     }
-    Attend(index, plan, kv, /*needs_output=*/!is_last || !logit_rows.empty(), workspace, pool);
+    WriteKeysAndValues(index, plan, kv, workspace, pool);
+    if (!is_last || !logit_rows.empty() || !probes.empty()) {
+      Attend(index, plan, kv, probes, workspace, pool);
+    }
     if (is_last) {
       // Past the last keys and values only the rows that lead to a choice matter.
       KeepRows(logit_rows, hidden, residual);
       KeepRows(logit_rows, config_.q_size(), Data(workspace.attention));
       num_rows = static_cast<int32_t>(logit_rows.size());
-      if (num_rows == 0) return;
+      if (num_rows == 0) break;
     }
     RunMlp(layer, num_rows, workspace, pool);
   }
-  AddRmsNorm(residual, Data(workspace.delta), Data(final_norm_), num_rows, hidden, epsilon,
-             Data(workspace.normed), pool);
+  if (num_rows > 0) {
+    AddRmsNorm(residual, Data(workspace.delta), Data(final_norm_), num_rows, hidden, epsilon,
+               Data(workspace.normed), pool);
+  }
+  return probes.TakeResults();
 }
 
 void LlamaModel::Logits(const std::vector<int32_t>& hidden_rows, Workspace& workspace,

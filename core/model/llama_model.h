@@ -10,6 +10,7 @@
 #include "core/base/thread_pool.h"
 #include "core/engine/step_plan.h"
 #include "core/kernels/packed_linear.h"
+#include "core/model/attention_probes.h"
 #include "core/model/kv_storage.h"
 #include "core/model/llama_weights.h"
 #include "core/model/model_config.h"
@@ -38,10 +39,13 @@ class LlamaModel {
 
   // Runs all rows of `plan` through the layers, writing their keys and values into `kv`, and leaves
   // the final hidden states of `logit_rows` (ascending, distinct rows of the plan) in
-  // workspace.normed, [logit_rows.size(), hidden_size]. The result of a row does not depend on the
-  // other rows, bit for bit. REQUIRES: the plan's ids, positions and slots are in range.
-  void Forward(const StepPlan& plan, const std::vector<int32_t>& logit_rows, const KvStorage& kv,
-               Workspace& workspace, ThreadPool& pool) const;
+  // workspace.normed, [logit_rows.size(), hidden_size]. Returns what the plan's probes saw, in
+  // their order. The result of a row depends neither on other rows nor on probes, bit for bit.
+  // REQUIRES: CheckStepPlan has passed.
+  std::vector<AttentionProbeResult> Forward(const StepPlan& plan,
+                                            const std::vector<int32_t>& logit_rows,
+                                            const KvStorage& kv, Workspace& workspace,
+                                            ThreadPool& pool) const;
 
   // The head: logits of the rows `hidden_rows` of the states that Forward left in workspace.normed
   // (distinct; not of the plan) into workspace.logits, [hidden_rows.size(), vocab_size].
@@ -69,7 +73,9 @@ class LlamaModel {
   void LoadEmbedding(const WeightSource& source);
   void FillRopeTables();
   void Embed(const std::vector<int32_t>& token_ids, float* out, ThreadPool& pool) const;
-  void Attend(int32_t index, const StepPlan& plan, const KvStorage& kv, bool needs_output,
+  void WriteKeysAndValues(int32_t index, const StepPlan& plan, const KvStorage& kv,
+                          Workspace& workspace, ThreadPool& pool) const;
+  void Attend(int32_t index, const StepPlan& plan, const KvStorage& kv, AttentionProbes& probes,
               Workspace& workspace, ThreadPool& pool) const;
   void RunMlp(const Layer& layer, int32_t num_rows, Workspace& workspace, ThreadPool& pool) const;
   AttentionShape attention_shape() const;

@@ -85,4 +85,16 @@ void CombineLogits(CombineRule rule, const Rows& rows, const std::vector<float>&
   }
 }
 
+float Disagreement(const Rows& rows, int32_t vocab_size) {
+  CHECK(!rows.empty());
+  std::vector<float> log_sums;
+  for (const float* row : rows) {
+    log_sums.push_back(static_cast<float>(LogSumExp(row, vocab_size)));
+    if (!std::isfinite(log_sums.back())) return std::numeric_limits<float>::quiet_NaN();
+  }
+  const double num_rows = static_cast<double>(rows.size());
+  const double bits = SumOfDivergences(rows, log_sums, vocab_size) / (num_rows * std::log(2.0));
+  return static_cast<float>(std::clamp(bits, 0.0, std::log2(num_rows)));
+}
+
 }  // namespace chorus

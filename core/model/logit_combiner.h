@@ -20,4 +20,10 @@ namespace chorus {
 void CombineLogits(CombineRule rule, const std::vector<const float*>& rows,
                    const std::vector<float>& weights, int32_t vocab_size, float* out);
 
+// How far the rows' next-token distributions are apart: the Jensen-Shannon divergence of their
+// softmaxes with equal weights (Lin, 1991), H(mean p) - mean H(p), in bits: 0 if they agree, log2
+// of their number if no token is likely in two of them. NaN unless every row has a finite
+// log-sum-exp. Pure, as CombineLogits. REQUIRES: at least one row.
+float Disagreement(const std::vector<const float*>& rows, int32_t vocab_size);
+
 }  // namespace chorus

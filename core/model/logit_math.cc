@@ -129,6 +129,52 @@ void LogSumExpOfRowsImpl(const float* const* rows, const float* shifts, size_t n
   StoreTail(d, v, out + i, size - i);
 }
 
+// One vector of columns: sum_r e_r y_r - M ln(M / n), where y are log-probabilities, e = exp(y), and
+// M is the sum of the e.
+template <typename LoadRow>
+HWY_INLINE V DivergenceOfColumns(D d, size_t num_rows, V log_num_rows, const LoadRow& load) {
+  const V zero = hn::Zero(d);
+  V mass = zero, weighted = zero;
+  for (size_t r = 0; r < num_rows; ++r) {
+    const V y = load(r);
+    const V e = ExpOrZero(d, y);
+    mass = hn::Add(mass, e);
+    weighted = hn::Add(weighted, hn::IfThenZeroElse(hn::Eq(e, zero), hn::Mul(e, y)));
+  }
+  const auto is_empty = hn::Eq(mass, zero);
+  const V log_mean =
+      hn::Sub(hn::Log(d, hn::IfThenElse(is_empty, hn::Set(d, 1.0f), mass)), log_num_rows);
+  return hn::NegMulAdd(mass, log_mean, weighted);
+}
+
+// float32 within blocks, double over them.
+double SumOfDivergencesImpl(const float* const* rows, const float* log_sums, size_t num_rows,
+                            int32_t count) {
+  const D d;
+  const size_t width = hn::Lanes(d);
+  const size_t block = 32 * width;
+  const size_t size = static_cast<size_t>(count);
+  const V log_num_rows = hn::Set(d, static_cast<float>(std::log(static_cast<double>(num_rows))));
+  double sum = 0.0;
+  size_t i = 0;
+  while (i + width <= size) {
+    V partial = hn::Zero(d);
+    const size_t end = std::min(size, i + block);
+    for (; i + width <= end; i += width) {
+      const V terms = DivergenceOfColumns(d, num_rows, log_num_rows, [&](size_t r) HWY_ATTR {
+        return hn::Sub(hn::LoadU(d, rows[r] + i), hn::Set(d, log_sums[r]));
+      });
+      partial = hn::Add(partial, terms);
+    }
+    sum += hn::GetLane(hn::SumOfLanes(d, partial));
+  }
+  if (i == size) return sum;
+  const V terms = DivergenceOfColumns(d, num_rows, log_num_rows, [&](size_t r) HWY_ATTR {
+    return hn::Sub(LoadTail(d, rows[r] + i, size - i), hn::Set(d, log_sums[r]));
+  });
+  return sum + hn::GetLane(hn::SumOfLanes(d, terms));
+}
+
 }  // namespace HWY_NAMESPACE
 }  // namespace chorus
 HWY_AFTER_NAMESPACE();
@@ -140,6 +186,7 @@ HWY_EXPORT(MaxValueImpl);
 HWY_EXPORT(SumExpImpl);
 HWY_EXPORT(ExpShiftedImpl);
 HWY_EXPORT(LogSumExpOfRowsImpl);
+HWY_EXPORT(SumOfDivergencesImpl);
 
 float MaxValue(const float* x, int32_t count) {
   return HWY_DYNAMIC_DISPATCH(MaxValueImpl)(x, count);
@@ -159,6 +206,12 @@ void LogSumExpOfRows(const std::vector<const float*>& rows, const std::vector<fl
                      int32_t count, float* out) {
   HWY_DYNAMIC_DISPATCH(LogSumExpOfRowsImpl)
   (rows.data(), shifts.data(), rows.size(), count, out);
+}
+
+double SumOfDivergences(const std::vector<const float*>& rows, const std::vector<float>& log_sums,
+                        int32_t count) {
+  return HWY_DYNAMIC_DISPATCH(SumOfDivergencesImpl)(rows.data(), log_sums.data(), rows.size(),
+                                                    count);
 }
 
 }  // namespace chorus

@@ -23,4 +23,10 @@ void ExpShifted(const float* x, int32_t count, float shift, float scale, float* 
 void LogSumExpOfRows(const std::vector<const float*>& rows, const std::vector<float>& shifts,
                      int32_t count, float* out);
 
+// sum_i sum_r p_r[i] ln(p_r[i] / m[i]), where p_r = exp(rows[r] - log_sums[r]) and m is the mean of
+// the p_r: the sum of the rows' Kullback-Leibler divergences from their mean, in nats. At least one
+// row; p = 0 adds nothing. Rounding may leave it slightly below 0.
+double SumOfDivergences(const std::vector<const float*>& rows, const std::vector<float>& log_sums,
+                        int32_t count);
+
 }  // namespace chorus

@@ -1,6 +1,7 @@
 #include "core/model/plan_check.h"
 
 #include <algorithm>
+#include <functional>
 #include <vector>
 
 #include "absl/container/flat_hash_set.h"
@@ -56,8 +57,32 @@ absl::Status CheckChoice(const TokenChoice& choice, int32_t num_rows) {
   const bool is_weighted =
       choice.weights.empty() || std::any_of(choice.weights.begin(), choice.weights.end(),
                                             [](float weight) { return weight > 0.0f; });
-  if (choice.sampling == nullptr || !is_sized || !is_weighted || !AllBelow(choice.rows, num_rows)) {
+  if (choice.sampling == nullptr || !is_sized || !is_weighted || !AllBelow(choice.rows, num_rows) ||
+      !AllBelow(choice.compared_rows, num_rows)) {
     return PlanError("a choice is not well formed");
+  }
+  return absl::OkStatus();
+}
+
+bool IsAscendingBelow(const std::vector<int32_t>& values, int32_t limit) {
+  return AllBelow(values, limit) &&
+         std::adjacent_find(values.begin(), values.end(), std::greater_equal<>()) == values.end();
+}
+
+absl::Status CheckProbe(const AttentionProbe& probe, int32_t num_rows, const ModelInfo& info) {
+  if (probe.row < 0 || probe.row >= num_rows) return PlanError("a probe's row is out of range");
+  if (!IsAscendingBelow(probe.layers, info.num_layers) ||
+      !IsAscendingBelow(probe.heads, info.num_heads)) {
+    return PlanError("a probe's layers or heads are out of range or order");
+  }
+  if (probe.units == nullptr || probe.units->num_units < 0) return PlanError("a probe lacks units");
+  int32_t last_end = 0;
+  for (const KeyUnits::Range& range : probe.units->ranges) {
+    if (range.begin < last_end || range.end <= range.begin || range.unit < 0 ||
+        range.unit >= probe.units->num_units) {
+      return PlanError("a probe's units are out of range or order");
+    }
+    last_end = range.end;
   }
   return absl::OkStatus();
 }
@@ -110,6 +135,9 @@ absl::Status CheckStepPlan(const StepPlan& plan, const ModelInfo& info) {
   CHORUS_RETURN_IF_ERROR(CheckMoves(plan, info));
   for (const TokenChoice& choice : plan.choices) {
     CHORUS_RETURN_IF_ERROR(CheckChoice(choice, plan.num_rows()));
+  }
+  for (const AttentionProbe& probe : plan.probes) {
+    CHORUS_RETURN_IF_ERROR(CheckProbe(probe, plan.num_rows(), info));
   }
   return absl::OkStatus();
 }

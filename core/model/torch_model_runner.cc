@@ -118,11 +118,13 @@ class TorchModelRunner : public ModelRunner {
   Workspace workspace_;
 };
 
-// Rows of the plan that the choices [first, end) read, ascending, each once.
+// Rows of the plan that the choices [first, end) read or compare, ascending, each once.
 std::vector<int32_t> RowsOf(const StepPlan& plan, size_t first, size_t end) {
   std::vector<int32_t> rows;
   for (size_t i = first; i < end; ++i) {
-    rows.insert(rows.end(), plan.choices[i].rows.begin(), plan.choices[i].rows.end());
+    const TokenChoice& choice = plan.choices[i];
+    rows.insert(rows.end(), choice.rows.begin(), choice.rows.end());
+    rows.insert(rows.end(), choice.compared_rows.begin(), choice.compared_rows.end());
   }
   std::sort(rows.begin(), rows.end());
   rows.erase(std::unique(rows.begin(), rows.end()), rows.end());
@@ -131,10 +133,11 @@ std::vector<int32_t> RowsOf(const StepPlan& plan, size_t first, size_t end) {
 
 // One past the last choice whose logits fit beside those of `first`.
 size_t EndOfGroup(const StepPlan& plan, size_t first) {
-  size_t num_rows = plan.choices[first].rows.size();
+  size_t num_rows = RowsOf(plan, first, first + 1).size();
   size_t end = first + 1;
-  while (end < plan.choices.size() && num_rows + plan.choices[end].rows.size() <= kMaxLogitRows) {
-    num_rows += plan.choices[end++].rows.size();
+  for (; end < plan.choices.size(); ++end) {
+    num_rows += RowsOf(plan, end, end + 1).size();
+    if (num_rows > kMaxLogitRows) break;
   }
   return end;
 }
@@ -148,7 +151,7 @@ absl::StatusOr<StepResult> TorchModelRunner::RunStep(const StepPlan& plan) {
   StepResult result;
   if (plan.num_rows() == 0) return result;
   const std::vector<int32_t> logit_rows = RowsOf(plan, 0, plan.choices.size());
-  model_.Forward(plan, logit_rows, kv_, workspace_, pool_);
+  result.probes = model_.Forward(plan, logit_rows, kv_, workspace_, pool_);
   result.tokens.resize(plan.choices.size());
   for (size_t first = 0; first < plan.choices.size();) {
     const size_t end = EndOfGroup(plan, first);
@@ -173,10 +176,12 @@ void TorchModelRunner::ChooseTokens(const StepPlan& plan, const std::vector<int3
     const TokenChoice& choice = plan.choices[first + i];
     ChosenToken& chosen = result.tokens[first + i];
     try {
-      std::vector<const float*> inputs;
-      for (const int32_t row : choice.rows) {
-        inputs.push_back(logits + IndexIn(rows, row) * vocab_size);
-      }
+      const auto logits_of = [&](const std::vector<int32_t>& of) {
+        std::vector<const float*> pointers;
+        for (const int32_t row : of) pointers.push_back(logits + IndexIn(rows, row) * vocab_size);
+        return pointers;
+      };
+      const std::vector<const float*> inputs = logits_of(choice.rows);
       const float* row = inputs[0];
       if (choice.rule != CombineRule::kNone) {
         row = combined + i * vocab_size;
@@ -184,6 +189,10 @@ void TorchModelRunner::ChooseTokens(const StepPlan& plan, const std::vector<int3
                       combined + i * vocab_size);
       }
       chosen = SampleToken(choice, row, static_cast<int32_t>(vocab_size));
+      if (!choice.compared_rows.empty()) {
+        chosen.disagreement =
+            Disagreement(logits_of(choice.compared_rows), static_cast<int32_t>(vocab_size));
+      }
     } catch (const std::bad_alloc&) {  // must not leave a thread of the team
       chosen.status = absl::ResourceExhaustedError("out of memory");
     }

@@ -182,7 +182,8 @@ TEST(AnswerJsonTest, HoldsEverythingThatTheStreamSaid) {
     "prompt_info": {"request_id": "", "seed": 18446744073709551615, "segment_tokens": [7],
                     "original_length": 0, "prompt_tokens": 0, "cached_tokens": 0, "worker": 0},
     "tokens": [{"token_id": 42, "logprob": -0.5, "prompt_index": 2,
-                "top_logprobs": [{"token_id": 42, "text": "Paris", "logprob": -0.5}]}]})");
+                "top_logprobs": [{"token_id": 42, "text": "Paris", "logprob": -0.5}],
+                "attribution": null, "disagreement": null, "text": null}]})");
   EXPECT_EQ(nlohmann::json::parse(JsonLine(answer.object())), expected);
 }
 

@@ -36,6 +36,22 @@ TEST(AskOptionsTest, WhatIsNotGivenIsNotSet) {
       << request.DebugString();
 }
 
+TEST(AskOptionsTest, AttributionAndDisagreementGoToTheMethodsThatHaveThem) {
+  const auto response_of = [](const std::vector<std::string>& arguments, v1::FusionMethod method) {
+    return MakeGenerateRequest(Parsed(arguments), method).response();
+  };
+  const std::vector<std::string> all = {"Why?", "--method=all", "--attribution", "--disagreement"};
+  for (int method = 1; method <= 7; ++method) {
+    const v1::ResponseOptions response = response_of(all, static_cast<v1::FusionMethod>(method));
+    EXPECT_EQ(response.attribution(), method == v1::FUSION_METHOD_ATTENTION);
+    EXPECT_EQ(response.prompt_disagreement(), method < v1::FUSION_METHOD_PER_PROMPT);
+  }
+  // Of one method the server is asked, and refuses.
+  const v1::ResponseOptions vote = response_of(
+      {"Why?", "--method=vote", "--attribution", "--disagreement"}, v1::FUSION_METHOD_VOTE);
+  EXPECT_TRUE(vote.attribution() && vote.prompt_disagreement());
+}
+
 TEST(AskOptionsTest, EveryPromptAndFusionFlagReachesItsField) {
   const v1::GenerateRequest request = RequestOf(
       {"Why?", "--paraphrase=How come?", "--paraphrase=For what reason?\\n", "--prefix=p\\n",

@@ -1,5 +1,6 @@
 #include "tests/client/fake_service.h"
 
+#include <google/protobuf/text_format.h>
 #include <grpcpp/server_builder.h>
 
 #include "absl/strings/str_cat.h"
@@ -26,6 +27,11 @@ FakeService::~FakeService() { server_->Shutdown(); }
 std::vector<v1::GenerateRequest> FakeService::requests() const {
   absl::MutexLock lock(&mutex_);
   return requests_;
+}
+
+std::vector<v1::ExplainRequest> FakeService::explain_requests() const {
+  absl::MutexLock lock(&mutex_);
+  return explain_requests_;
 }
 
 grpc::Status FakeService::Generate(grpc::ServerContext* context, const v1::GenerateRequest* request,
@@ -67,6 +73,18 @@ grpc::Status FakeService::GenerateMany(
     }
   }
   while (waits_for_cancel && !context->IsCancelled()) absl::SleepFor(absl::Milliseconds(1));
+  return status;
+}
+
+grpc::Status FakeService::Explain(grpc::ServerContext* context,
+                                  const v1::ExplainRequest* request,
+                                  v1::ExplainResponse* response) {
+  {
+    absl::MutexLock lock(&mutex_);
+    explain_requests_.push_back(*request);
+  }
+  while (waits_for_cancel && !context->IsCancelled()) absl::SleepFor(absl::Milliseconds(1));
+  *response = explanation;
   return status;
 }
 
@@ -129,6 +147,36 @@ std::vector<v1::GenerateResponse> PlainAnswer(const std::vector<std::string>& ch
   finish.mutable_timing()->set_total_seconds(1.5);
   *events.emplace_back().mutable_finish() = finish;
   return events;
+}
+
+v1::ExplainResponse SmallExplanation() {
+  constexpr char kText[] = R"(
+    prompt_info { request_id: "r1" segment_tokens: [2, 2] prompt_tokens: 6 }
+    finish { reason: FINISH_REASON_EOS text: "Paris" token_ids: 7 usage { generated_tokens: 1 } }
+    layout {
+      token_ids: [1, 2, 3, 4, 5, 6, 7] tokens: ["<s>", "Na", "me", "W", "ho", "?", "Paris"]
+      positions: [0, 1, 2, 1, 2, 3, 4] prefix_length: 1 original_length: 5 prompt_length: 6 length: 7
+      segments { begin: 1 end: 3 } segments { begin: 3 end: 5 } prompt_indexes: [1, 0]
+    }
+    mask { allowed: 22 total: 49 ratio: 0.44897959183673469 }
+    mask_runs { rows { end: 1 } keys { end: 1 } }
+    mask_runs { rows { begin: 1 end: 3 } keys { end: 1 } keys { begin: 1 end: 3 } }
+    mask_runs { rows { begin: 3 end: 5 } keys { end: 1 } keys { begin: 3 end: 5 } }
+    mask_runs { rows { begin: 5 end: 7 } keys { end: 7 } }
+    units { kind: UNIT_KIND_PREFIX num_keys: 1 }
+    units { kind: UNIT_KIND_SEGMENT prompt_index: 0 num_keys: 2 }
+    units { kind: UNIT_KIND_SEGMENT prompt_index: 1 num_keys: 2 }
+    units { kind: UNIT_KIND_SUFFIX num_keys: 1 }
+    units { kind: UNIT_KIND_GENERATED num_keys: 1 }
+    steps: 0 heads: [0, 4]
+    layers { logits: [6, 1, 2, 3, nan, 8, 1, 2, 3, nan]
+             mass: [0.25, 0.25, 0.25, 0.25, 0, 0.25, 0.25, 0.25, 0.25, 0] }
+    layers { layer: 9 logits: [2, 2, 2, 2, nan, 2, 2, 2, 2, nan]
+             mass: [0.25, 0.25, 0.25, 0.25, 0, 0.25, 0.25, 0.25, 0.25, 0] }
+  )";
+  v1::ExplainResponse response;
+  CHECK(google::protobuf::TextFormat::ParseFromString(kText, &response));
+  return response;
 }
 
 grpc::Status BadField(const std::string& message, const std::string& field,

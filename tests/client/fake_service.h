@@ -27,6 +27,9 @@ class FakeService final : public v1::Inference::Service {
   bool waits_for_cancel = false;             // Generate goes on until the caller ends the call
   int fails_every = 0;  // every n-th Generate ends at once with UNAVAILABLE; 0 for none
 
+  v1::ExplainResponse explanation;
+
+  std::vector<v1::ExplainRequest> explain_requests() const ABSL_LOCKS_EXCLUDED(mutex_);
   // Requests of Generate so far, in order.
   std::vector<v1::GenerateRequest> requests() const ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -37,6 +40,9 @@ class FakeService final : public v1::Inference::Service {
   grpc::Status GenerateMany(
       grpc::ServerContext* context,
       grpc::ServerReaderWriter<v1::GenerateManyResponse, v1::GenerateManyRequest>* stream) override;
+  // Answers with `explanation`, or `status` if that is an error.
+  grpc::Status Explain(grpc::ServerContext* context, const v1::ExplainRequest* request,
+                       v1::ExplainResponse* response) override;
   // One token a byte, whose id is the byte; 256 for a recognised "<s>". A byte that is not ASCII is
   // detokenised as "?".
   grpc::Status Tokenize(grpc::ServerContext* context, const v1::TokenizeRequest* request,
@@ -49,12 +55,19 @@ class FakeService final : public v1::Inference::Service {
  private:
   mutable absl::Mutex mutex_;
   std::vector<v1::GenerateRequest> requests_ ABSL_GUARDED_BY(mutex_);
+  std::vector<v1::ExplainRequest> explain_requests_ ABSL_GUARDED_BY(mutex_);
   std::string target_;
   std::unique_ptr<grpc::Server> server_;
 };
 
 // The events of a plain answer: prompt_info, one chunk a text, finish.
 std::vector<v1::GenerateResponse> PlainAnswer(const std::vector<std::string>& chunks);
+
+// An explanation of two prompts of two tokens each between one of prefix and one of suffix, and one
+// generated: 2 layers, 2 heads, 1 step. Logits of the units are, in layer 0 6 1 2 3 of head 0 and
+// 8 1 2 3 of head 1, in layer 1 2 2 2 2 of both; mass is a quarter each; generated tokens are not
+// seen yet.
+v1::ExplainResponse SmallExplanation();
 
 // An INVALID_ARGUMENT with a google.rpc.BadRequest detail for one field.
 grpc::Status BadField(const std::string& message, const std::string& field,

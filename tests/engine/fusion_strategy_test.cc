@@ -149,6 +149,33 @@ TEST(FusionStrategyTest, LogitSequencesRunTheirOwnRowsOnly) {
   EXPECT_EQ(plan.generations[0].rule, CombineRule::kLogitMax);
 }
 
+TEST(FusionStrategyTest, CompanionsUseTheFusedSequencesSegments) {
+  Request request = SimpleRequest(FusionMethod::kAttention, 4);
+  request.fusion.scaling = SegmentScaling{0.9f, 0.8f, -0.5f};
+  const FusionPlan plain = *PlanFusion(request);
+  request.response.prompt_disagreement = true;
+  const FusionPlan plan = *PlanFusion(request);
+  ASSERT_THAT(plan.sequences, SizeIs(4));
+  EXPECT_EQ(plan.sequences[0].token_ids, plain.sequences[0].token_ids);
+  EXPECT_TRUE(plan.sequences[0].scales_segments);
+  std::set<uint64_t> hashes;
+  for (const SegmentUse& use : plan.sequences[0].uses) hashes.insert(use.hash);
+  for (size_t i = 1; i < plan.sequences.size(); ++i) {
+    EXPECT_FALSE(plan.sequences[i].scales_segments);
+    for (const SegmentUse& use : plan.sequences[i].uses) EXPECT_TRUE(hashes.contains(use.hash));
+  }
+  const GenerationPlan& generation = plan.generations[0];
+  EXPECT_EQ(generation.num_companions, 3);
+  EXPECT_EQ(generation.num_combined(), 1);
+  EXPECT_THAT(generation.sequence_indexes, ElementsAre(0, 1, 2, 3));
+  EXPECT_THAT(generation.first_rows, SizeIs(1));
+  EXPECT_THAT(generation.first_compared_rows, SizeIs(3));
+  EXPECT_EQ(generation.prompt_tokens, plain.generations[0].prompt_tokens);
+  // A suffix of two and four generated tokens for each prompt.
+  EXPECT_EQ(plan.num_slots, plain.num_slots + 3 * (2 + 4));
+  EXPECT_EQ(plan.prompt_tokens, plain.prompt_tokens + 3 * 2);
+}
+
 TEST(FusionStrategyTest, PerPromptKeepsTheCallersOrderAndDrawsApart) {
   const FusionPlan plan = *PlanFusion(SimpleRequest(FusionMethod::kPerPrompt, 4));
   ASSERT_THAT(plan.generations, SizeIs(3));

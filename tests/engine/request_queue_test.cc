@@ -94,32 +94,66 @@ TEST(RequestQueueTest, PushAndWakeEndAWait) {
 }
 
 TEST(RequestLedgerTest, BoundsWaitingRequestsAndClosesForDraining) {
-  RequestLedger ledger(2, 1000);
-  EXPECT_EQ(ledger.TryAccept(1), std::nullopt);
-  EXPECT_EQ(ledger.TryAccept(1), std::nullopt);
-  EXPECT_EQ(ledger.TryAccept(1), RejectReason::kQueueFull);
-  ledger.StartOne(1);
+  RequestLedger ledger({.max_waiting = 2, .max_waiting_tokens = 1000});
+  EXPECT_EQ(ledger.TryAccept({1}), std::nullopt);
+  EXPECT_EQ(ledger.TryAccept({1}), std::nullopt);
+  EXPECT_EQ(ledger.TryAccept({1}), RejectReason::kQueueFull);
+  ledger.StartOne({1});
   EXPECT_EQ(ledger.num_running(), 1);
-  EXPECT_EQ(ledger.TryAccept(1), std::nullopt);
+  EXPECT_EQ(ledger.TryAccept({1}), std::nullopt);
   ledger.StartDraining();
-  EXPECT_EQ(ledger.TryAccept(1), RejectReason::kDraining);
+  EXPECT_EQ(ledger.TryAccept({1}), RejectReason::kDraining);
   EXPECT_FALSE(ledger.AwaitEmpty(absl::ZeroDuration()));
-  ledger.EndOneWaiting(1);
-  ledger.EndOneWaiting(1);
-  ledger.EndOneRunning();
+  ledger.EndOneWaiting({1});
+  ledger.EndOneWaiting({1});
+  ledger.EndOneRunning({1});
   EXPECT_TRUE(ledger.AwaitEmpty(absl::ZeroDuration()));
 }
 
 TEST(RequestLedgerTest, BoundsWaitingTokensButTakesOneOfAnySize) {
-  RequestLedger ledger(10, 100);
-  EXPECT_EQ(ledger.TryAccept(500), std::nullopt);
-  EXPECT_EQ(ledger.TryAccept(1), RejectReason::kQueueFull);
-  ledger.StartOne(500);
-  EXPECT_EQ(ledger.TryAccept(60), std::nullopt);
-  EXPECT_EQ(ledger.TryAccept(41), RejectReason::kQueueFull);
-  EXPECT_EQ(ledger.TryAccept(40), std::nullopt);
-  ledger.EndOneWaiting(40);
-  EXPECT_EQ(ledger.TryAccept(40), std::nullopt);
+  RequestLedger ledger({.max_waiting = 10, .max_waiting_tokens = 100});
+  EXPECT_EQ(ledger.TryAccept({500}), std::nullopt);
+  EXPECT_EQ(ledger.TryAccept({1}), RejectReason::kQueueFull);
+  ledger.StartOne({500});
+  EXPECT_EQ(ledger.TryAccept({60}), std::nullopt);
+  EXPECT_EQ(ledger.TryAccept({41}), RejectReason::kQueueFull);
+  EXPECT_EQ(ledger.TryAccept({40}), std::nullopt);
+  ledger.EndOneWaiting({40});
+  EXPECT_EQ(ledger.TryAccept({40}), std::nullopt);
+}
+
+TEST(RequestLedgerTest, BackgroundRequestsHavePlacesOfTheirOwn) {
+  RequestLedger ledger({.max_waiting = 1, .max_waiting_tokens = 100, .max_background = 2});
+  const RequestLoad background = {.num_tokens = 1000, .is_background = true};
+  EXPECT_EQ(ledger.TryAccept(background), std::nullopt);
+  EXPECT_EQ(ledger.TryAccept({100}), std::nullopt);
+  EXPECT_EQ(ledger.TryAccept(background), std::nullopt);
+  EXPECT_EQ(ledger.TryAccept(background), RejectReason::kQueueFull);
+  EXPECT_EQ(ledger.num_waiting(), 3);
+  EXPECT_TRUE(ledger.is_full());
+  ledger.StartOne(background);
+  EXPECT_EQ(ledger.num_running(), 1);
+  EXPECT_EQ(ledger.TryAccept(background), RejectReason::kQueueFull);
+  ledger.EndOneRunning(background);
+  EXPECT_EQ(ledger.num_running(), 0);
+  EXPECT_EQ(ledger.TryAccept(background), std::nullopt);
+  ledger.EndOneWaiting(background);
+  ledger.EndOneWaiting(background);
+  EXPECT_FALSE(ledger.AwaitEmpty(absl::ZeroDuration()));
+  EXPECT_TRUE(ledger.is_full());
+  ledger.EndOneWaiting({100});
+  EXPECT_FALSE(ledger.is_full());
+  EXPECT_TRUE(ledger.AwaitEmpty(absl::ZeroDuration()));
+}
+
+TEST(RequestQueueTest, BackgroundComesLastWhateverItsPriorityAndAge) {
+  RequestQueue queue(absl::Seconds(1));
+  auto background = Pending("background", 100, 1);
+  background->request.explain.emplace();
+  queue.Push(std::move(background));
+  queue.Push(Pending("a", -100, 1'000'000));
+  EXPECT_EQ(queue.Pop()->request.id, "a");
+  EXPECT_EQ(queue.Pop()->request.id, "background");
 }
 
 }  // namespace

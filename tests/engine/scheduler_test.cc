@@ -55,7 +55,7 @@ class SchedulerTest : public ::testing::Test {
       }
       ChosenToken token;
       token.token_id = 20;
-      if (work.chooses()) work.request->Append(work.generation_index, token);
+      if (work.chooses()) work.request->Append(work.generation_index, token, {});
     }
     return works;
   }

@@ -84,7 +84,8 @@ std::vector<std::vector<int32_t>> RequestRecord::Answers() const {
 
 Simulation::Simulation(SimulationOptions options)
     : options_(std::move(options)),
-      ledger_(options_.engine.max_queued_requests, options_.engine.max_queued_tokens),
+      ledger_({.max_waiting = options_.engine.max_queued_requests,
+               .max_waiting_tokens = options_.engine.max_queued_tokens}),
       affinity_(options_.num_workers, options_.max_affinity_segments) {
   const WorkerContext context = {.options = &options_.engine,
                                  .tokenizer = &TestTokenizer(),
@@ -225,8 +226,8 @@ void Simulation::Submit(Arrival arrival) {
                    [&](const auto& other) { return other.get() == worker; }) -
       workers_.begin());
   record.urgency = {
-      record.submitted - arrival.request.priority * options_.engine.priority_ageing,
-      worker->num_pushed++};
+      .time = record.submitted - arrival.request.priority * options_.engine.priority_ageing,
+      .arrival = worker->num_pushed++};
   auto flag = std::make_shared<std::atomic<bool>>(false);
   if (arrival.cancelled < absl::InfiniteFuture()) cancellations_.push({arrival.cancelled, flag});
   auto reader = std::make_shared<Reader>(arrival.reader, &record, &clock_);
@@ -248,7 +249,7 @@ std::optional<RejectReason> Simulation::Refusal(const Request& request, const Fu
   CHECK(ValidateRequest(request, info).ok());
   CHECK(ValidateSize(request, info, options_.engine).ok());
   CHECK(ValidatePositions(request, plan, info).ok());
-  const auto reason = ledger_.TryAccept(plan.num_slots);
+  const auto reason = ledger_.TryAccept({plan.num_slots});
   if (reason.has_value()) return reason;
   counts_.max_waiting = std::max(counts_.max_waiting, ledger_.num_waiting());
   num_waiting_slots_ += plan.num_slots;

@@ -14,8 +14,19 @@ struct StreamedAnswer {
   std::vector<int32_t> token_ids;
   std::vector<float> logprobs;
   std::vector<std::vector<std::pair<int32_t, float>>> top_logprobs;
+  std::vector<std::vector<float>> attribution;  // prefix, segments, separators, suffix, generated
+  std::vector<float> disagreement;
   std::string text;
 };
+
+std::vector<float> SharesOf(const Attribution& attribution) {
+  std::vector<float> shares = {attribution.prefix};
+  shares.insert(shares.end(), attribution.segments.begin(), attribution.segments.end());
+  for (float share : {attribution.separators, attribution.suffix, attribution.generated}) {
+    shares.push_back(share);
+  }
+  return shares;
+}
 
 std::map<int32_t, StreamedAnswer> StreamedAnswers(const CollectingSink& sink) {
   std::map<int32_t, StreamedAnswer> answers;
@@ -29,6 +40,9 @@ std::map<int32_t, StreamedAnswer> StreamedAnswers(const CollectingSink& sink) {
       auto& pairs = answer.top_logprobs.emplace_back();
       for (const TokenLogprob& top : list) pairs.emplace_back(top.token_id, top.logprob);
     }
+    for (const Attribution& one : event.attribution) answer.attribution.push_back(SharesOf(one));
+    answer.disagreement.insert(answer.disagreement.end(), event.disagreement.begin(),
+                               event.disagreement.end());
   }
   return answers;
 }
@@ -96,7 +110,8 @@ EngineRun::Sinks EngineRun::RunAlone(absl::Span<const Request> requests) {
   return sinks;
 }
 
-int64_t ExpectSameStream(const CollectingSink& want, const CollectingSink& got) {
+int64_t ExpectSameStream(const CollectingSink& want, const CollectingSink& got,
+                         bool with_statistics) {
   EXPECT_TRUE(want.status.ok()) << want.status;
   EXPECT_TRUE(got.status.ok()) << got.status;
   const auto want_answers = StreamedAnswers(want), got_answers = StreamedAnswers(got);
@@ -112,6 +127,10 @@ int64_t ExpectSameStream(const CollectingSink& want, const CollectingSink& got) 
     EXPECT_EQ(want_answer.logprobs, found->second.logprobs);
     EXPECT_EQ(want_answer.top_logprobs, found->second.top_logprobs);
     EXPECT_EQ(want_answer.text, found->second.text);
+    if (with_statistics) {
+      EXPECT_EQ(want_answer.attribution, found->second.attribution);
+      EXPECT_EQ(want_answer.disagreement, found->second.disagreement);
+    }
     num_tokens += static_cast<int64_t>(want_answer.token_ids.size());
   }
   ExpectSameAnswer(want.finish.answer, got.finish.answer);

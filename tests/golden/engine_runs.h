@@ -59,7 +59,9 @@ class EngineRun {
 };
 
 // Expects that both ended well with the same events, bit for bit: token ids, log-probabilities and
-// text, streamed and in the summary. Returns how many streamed tokens were compared.
-int64_t ExpectSameStream(const CollectingSink& want, const CollectingSink& got);
+// text, streamed and in the summary, and attribution and disagreement unless one of the two was not
+// asked for them. Returns how many streamed tokens were compared.
+int64_t ExpectSameStream(const CollectingSink& want, const CollectingSink& got,
+                         bool with_statistics = true);
 
 }  // namespace chorus

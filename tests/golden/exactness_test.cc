@@ -50,6 +50,10 @@ Request WithSampling(Request request, size_t index) {
   if (index % 5 == 1) sampling.frequency_penalty = 0.4f;
   if (index % 5 == 2) sampling.presence_penalty = 0.3f;
   if (index % 7 == 0) request.response.top_logprobs = 3;
+  const FusionMethod method = request.fusion.method;
+  request.response.attribution = method == FusionMethod::kAttention && index % 3 != 2;
+  request.response.prompt_disagreement =
+      method != FusionMethod::kPerPrompt && method != FusionMethod::kVote && index % 3 != 1;
   return request;
 }
 
@@ -206,6 +210,73 @@ TEST_P(ExactnessTest, SameInACrowdInAnyChunksColdAndWarm) {
                 long(CachedTokens(warm)));
     EXPECT_GT(CachedTokens(warm), CachedTokens(cold));
   }
+}
+
+// What is not asked for is not there, and changes no bit of the rest.
+TEST_P(ExactnessTest, SameWithoutAttributionAndDisagreement) {
+  std::vector<Request> requests = reference().requests;
+  for (Request& request : requests) {
+    request.response.attribution = request.response.prompt_disagreement = false;
+  }
+  EngineRun engine(reference().model, Options());
+  const Sinks plain = engine.RunAtOnce(requests);
+  int64_t num_attributed = 0, num_compared = 0;
+  for (size_t i = 0; i < plain.size(); ++i) {
+    SCOPED_TRACE(reference().requests[i].id);
+    ExpectSameStream(*reference().alone[i], *plain[i], /*with_statistics=*/false);
+    for (const TokenEvent& event : plain[i]->tokens) {
+      EXPECT_TRUE(event.attribution.empty() && event.disagreement.empty());
+    }
+    for (const TokenEvent& event : reference().alone[i]->tokens) {
+      num_attributed += static_cast<int64_t>(event.attribution.size());
+      num_compared += static_cast<int64_t>(event.disagreement.size());
+      for (const Attribution& attribution : event.attribution) {
+        float sum = attribution.prefix + attribution.separators + attribution.suffix +
+                    attribution.generated;
+        for (float share : attribution.segments) sum += share;
+        EXPECT_NEAR(sum, 1.0f, 1e-4f);
+      }
+      for (float bits : event.disagreement) EXPECT_GE(bits, 0.0f);
+    }
+  }
+  std::printf("%s: %ld tokens with attribution, %ld with disagreement\n", GetParam().name,
+              long(num_attributed), long(num_compared));
+  EXPECT_GT(num_attributed, 0);
+  EXPECT_GT(num_compared, 0);
+}
+
+// The same values, bit for bit, at the caller's places.
+TEST_P(ExactnessTest, AttributionFollowsThePromptsIntoAnyOrder) {
+  EngineRun engine(reference().model, Options());
+  int num_permuted = 0;
+  for (size_t i = 0; i < reference().requests.size(); ++i) {
+    Request request = reference().requests[i];
+    if (!request.response.attribution || !request.separator.empty() ||
+        request.fusion.positions != PositionMode::kOverlapping || request.prompts.size() < 2 ||
+        !request.fusion.weights.empty() ||
+        (request.suffix.empty() && request.fusion.first_token == FirstToken::kLastSegment)) {
+      continue;
+    }
+    SCOPED_TRACE(request.id);
+    ++num_permuted;
+    std::rotate(request.prompts.begin(), request.prompts.begin() + 1, request.prompts.end());
+    const Sinks sinks = engine.RunAlone({request});
+    const CollectingSink& want = *reference().alone[i];
+    const CollectingSink& got = *sinks.front();
+    ExpectSameStream(want, got, /*with_statistics=*/false);
+    ASSERT_EQ(got.tokens.size(), want.tokens.size());
+    for (size_t t = 0; t < want.tokens.size(); ++t) {
+      EXPECT_EQ(got.tokens[t].disagreement, want.tokens[t].disagreement);
+      ASSERT_EQ(got.tokens[t].attribution.size(), want.tokens[t].attribution.size());
+      for (size_t k = 0; k < want.tokens[t].attribution.size(); ++k) {
+        std::vector<float> segments = want.tokens[t].attribution[k].segments;
+        std::rotate(segments.begin(), segments.begin() + 1, segments.end());
+        EXPECT_EQ(got.tokens[t].attribution[k].segments, segments);
+        EXPECT_EQ(got.tokens[t].attribution[k].prefix, want.tokens[t].attribution[k].prefix);
+      }
+    }
+  }
+  EXPECT_GT(num_permuted, 0);
 }
 
 TEST_P(ExactnessTest, SameWhenPreempted) {

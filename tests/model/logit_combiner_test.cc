@@ -198,5 +198,76 @@ TEST(LogitMathTest, ExtremesAreDefined) {
   EXPECT_EQ(output[3], 0.0f);
 }
 
+// Mean Kullback-Leibler divergence of the rows from their mean, in bits and in double.
+double DivergenceReference(const std::vector<Row>& rows) {
+  std::vector<std::vector<double>> log_probabilities;
+  for (const Row& row : rows) {
+    log_probabilities.emplace_back(row.begin(), row.end());
+    const double total = LogSumExpReference(log_probabilities.back());
+    for (double& value : log_probabilities.back()) value -= total;
+  }
+  const double num_rows = static_cast<double>(rows.size());
+  double bits = 0.0;
+  for (size_t i = 0; i < rows[0].size(); ++i) {
+    double mean = 0.0;
+    for (const auto& row : log_probabilities) mean += std::exp(row[i]) / num_rows;
+    for (const auto& row : log_probabilities) {
+      if (const double p = std::exp(row[i]); p > 0) bits += p * std::log2(p / mean) / num_rows;
+    }
+  }
+  return bits;
+}
+
+// Terms p (ln p - ln m) have a few roundings each of at most |ln p| ulp; sum p |ln p| is at most
+// ln size.
+double DivergenceTolerance(size_t size) {
+  return 16 * std::numeric_limits<float>::epsilon() * (1.0 + std::log2(static_cast<double>(size)));
+}
+
+float DisagreementOf(const std::vector<Row>& rows) {
+  return Disagreement(Pointers(rows), static_cast<int32_t>(rows[0].size()));
+}
+
+TEST(DisagreementTest, IsTheJensenShannonDivergence) {
+  std::mt19937 random(11);
+  for (const size_t size : {1u, 2u, 15u, 16u, 17u, 511u, 513u, 49152u}) {
+    for (const size_t num_rows : {1u, 2u, 6u, 40u}) {
+      for (const float spread : {0.01f, 1.0f, 10.0f}) {
+        std::normal_distribution<float> normal(2.0f, 3.0f), difference(0.0f, spread);
+        Row common(size);
+        for (float& value : common) value = normal(random);
+        std::vector<Row> rows(num_rows, common);
+        for (Row& row : rows) {
+          for (float& value : row) value += difference(random);
+        }
+        const float bits = DisagreementOf(rows);
+        EXPECT_NEAR(bits, DivergenceReference(rows), DivergenceTolerance(size))
+            << num_rows << " rows of " << size << ", spread " << spread;
+        EXPECT_GE(bits, 0.0f);
+        EXPECT_LE(bits, std::log2(static_cast<float>(num_rows)));
+      }
+    }
+  }
+}
+
+TEST(DisagreementTest, HasItsEndsWhereRowsAgreeAndWhereTheyShareNothing) {
+  const Row row = {1.0f, -kInfinity, 3.0f, -300.0f};
+  EXPECT_NEAR(DisagreementOf({row, row, row}), 0.0f, DivergenceTolerance(4));
+  EXPECT_EQ(DisagreementOf({row}), 0.0f);
+  std::vector<Row> apart(8, Row(100, -200.0f));
+  for (size_t r = 0; r < apart.size(); ++r) apart[r][11 * r] = 100.0f;
+  EXPECT_NEAR(DisagreementOf(apart), 3.0f, DivergenceTolerance(100));
+  // A shift of a row's logits changes no distribution.
+  Row shifted = row;
+  for (float& value : shifted) value += 64.0f;
+  EXPECT_NEAR(DisagreementOf({row, shifted}), 0.0f, 0x1p-16f);
+}
+
+TEST(DisagreementTest, IsNanWhereLogitsAreNotFinite) {
+  EXPECT_TRUE(std::isnan(DisagreementOf({{1.0f, std::nanf("")}, {1.0f, 2.0f}})));
+  EXPECT_TRUE(std::isnan(DisagreementOf({{1.0f, 2.0f}, {1.0f, kInfinity}})));
+  EXPECT_TRUE(std::isnan(DisagreementOf({{-kInfinity, -kInfinity}})));
+}
+
 }  // namespace
 }  // namespace chorus

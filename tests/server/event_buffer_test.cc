@@ -18,6 +18,10 @@ TokenEvent Token(int32_t id, const std::string& text, int32_t prompt_index = -1)
   event.token_ids = {id};
   event.logprobs = {-0.5f * static_cast<float>(id)};
   event.top_logprobs = {{{id, -1.0f}, {id + 1, -2.0f}}};
+  Attribution attribution;
+  attribution.segments = {static_cast<float>(id)};
+  event.attribution = {attribution};
+  event.disagreement = {0.25f * static_cast<float>(id)};
   event.prompt_index = prompt_index;
   return event;
 }
@@ -58,6 +62,11 @@ TEST(EventBufferTest, WaitingTokensBecomeOneChunkInOrder) {
   for (int32_t i = 0; i < 3; ++i) {
     ASSERT_THAT(chunk.top_logprobs[i], SizeIs(2));
     EXPECT_EQ(chunk.top_logprobs[i][0].token_id, i + 1);
+  }
+  EXPECT_THAT(chunk.disagreement, ElementsAre(0.25f, 0.5f, 0.75f));
+  ASSERT_THAT(chunk.attribution, SizeIs(3));
+  for (int32_t i = 0; i < 3; ++i) {
+    EXPECT_THAT(chunk.attribution[i].segments, ElementsAre(static_cast<float>(i + 1)));
   }
   EXPECT_TRUE(buffer.empty());
 }

@@ -1,5 +1,6 @@
 #include "server/metrics.h"
 
+#include <limits>
 #include <string>
 #include <utility>
 
@@ -65,6 +66,8 @@ TEST(ServerMetricsTest, EveryMetricExistsFromTheStartWithItsHelp) {
                            "step_seconds",
                            "kv_used_ratio",
                            "segments_per_request",
+                           "prompt_disagreement",
+                           "attribution_entropy",
                            "segment_cache_hits_total",
                            "segment_cache_misses_total",
                            "segment_cache_evictions_total",
@@ -145,6 +148,25 @@ TEST(ServerMetricsTest, EventsLandWhereTheyBelong) {
         "chorus_draining 1\n"}) {
     EXPECT_THAT(page, HasSubstr(line));
   }
+}
+
+TEST(ServerMetricsTest, EntropyIsOfTheSegmentsAmongEachOther) {
+  ServerMetrics metrics(1);
+  Attribution attribution;
+  attribution.prefix = 0.5f;
+  attribution.segments = {0.125f, 0.0625f, 0.0625f, 0.0f};  // 1/2, 1/4, 1/4: 1.5 bits
+  metrics.OnAttribution(attribution);
+  attribution.segments = {0.25f};  // 0 bits
+  metrics.OnAttribution(attribution);
+  attribution.segments = {0.0f, 0.0f};
+  metrics.OnAttribution(attribution);
+  metrics.OnDisagreement(0.75f);
+  metrics.OnDisagreement(std::numeric_limits<float>::quiet_NaN());
+  const std::string page = Page(metrics);
+  EXPECT_THAT(page, HasSubstr("chorus_attribution_entropy_count 3\n"));
+  EXPECT_THAT(page, HasSubstr("chorus_attribution_entropy_sum 1.5\n"));
+  EXPECT_THAT(page, HasSubstr("chorus_prompt_disagreement_count 1\n"));
+  EXPECT_THAT(page, HasSubstr("chorus_prompt_disagreement_sum 0.75\n"));
 }
 
 TEST(ServerMetricsTest, ARequestWithoutTokensHasNoPrefillOrDecodeTime) {

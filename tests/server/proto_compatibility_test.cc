@@ -111,10 +111,10 @@ TEST(BreakingChangesTest, EnumValuesRpcsMessagesAndPackageCount) {
   }
   auto* const methods = now.mutable_service(0)->mutable_method();
   ASSERT_EQ(methods->Get(0).name(), "Generate");
-  ASSERT_EQ(methods->Get(2).name(), "Tokenize");
+  ASSERT_EQ(methods->Get(3).name(), "Tokenize");
   methods->Mutable(0)->set_server_streaming(false);
-  methods->Mutable(2)->set_output_type(".chorus.v1.Usage");
-  methods->DeleteSubrange(3, 1);
+  methods->Mutable(3)->set_output_type(".chorus.v1.Usage");
+  methods->DeleteSubrange(4, 1);
   Message(&now, "Timing")->set_name("Times");
   EXPECT_THAT(
       BreakingChanges(Current(), now),

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 
 #include "core/base/status_macros.h"
+#include "tests/support/fake_probes.h"
 
 namespace chorus {
 namespace fake_model {
@@ -161,6 +162,8 @@ FakeModelRunner::FakeModelRunner(FakeModelOptions options) : options_(std::move(
   info_.num_kv_slots = options_.num_kv_slots;
   info_.device = "cpu";
   info_.dtype = "float32";
+  info_.num_layers = fake_model::kNumLayers;
+  info_.num_heads = fake_model::kNumHeads;
   slots_.resize(options_.num_kv_slots);
 }
 
@@ -180,6 +183,7 @@ absl::StatusOr<StepResult> FakeModelRunner::RunChecked(const StepPlan& plan) {
   CHORUS_RETURN_IF_ERROR(CheckShapes(plan));
   CHORUS_RETURN_IF_ERROR(CheckMoves(plan));
   CHORUS_RETURN_IF_ERROR(CheckChoices(plan));
+  CHORUS_RETURN_IF_ERROR(fake_model::CheckProbes(plan));
   moves_.clear();
   for (const KvMove& move : plan.attention.moves) moves_[move.to_slot] = move;
   CHORUS_ASSIGN_OR_RETURN(const std::vector<RowPlace> places, PlaceRows(plan));
@@ -192,17 +196,25 @@ absl::StatusOr<StepResult> FakeModelRunner::RunChecked(const StepPlan& plan) {
   for (const KvMove& move : plan.attention.moves) slots_[move.to_slot] = Read(move.to_slot);
   StepResult result;
   for (const TokenChoice& choice : plan.choices) {
-    std::vector<std::vector<float>> rows;
-    for (int32_t row : choice.rows) {
-      rows.push_back(fake_model::LogitsOf(states[row], info_.vocab_size));
-    }
-    result.tokens.push_back(
-        fake_model::Choose(fake_model::Combine(choice.rule, choice.weights, rows), choice));
+    const auto logits_of = [&](const std::vector<int32_t>& rows) {
+      std::vector<std::vector<float>> logits;
+      for (int32_t row : rows) {
+        logits.push_back(fake_model::LogitsOf(states[row], info_.vocab_size));
+      }
+      return logits;
+    };
+    result.tokens.push_back(fake_model::Choose(
+        fake_model::Combine(choice.rule, choice.weights, logits_of(choice.rows)), choice));
+    result.tokens.back().disagreement =
+        fake_model::DisagreementOf(logits_of(choice.compared_rows));
     if (options_.choice_status) result.tokens.back().status = options_.choice_status(choice);
     if (!options_.forced_token) continue;
     if (const auto forced = options_.forced_token(choice); forced.has_value()) {
       result.tokens.back().token_id = *forced;
     }
+  }
+  for (const AttentionProbe& probe : plan.probes) {
+    result.probes.push_back(fake_model::ProbeOf(plan, probe));
   }
   return result;
 }

@@ -1,11 +1,13 @@
 #include "tests/support/simulated_model_runner.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 
 #include "core/base/status_macros.h"
+#include "tests/support/fake_probes.h"
 
 namespace chorus {
 namespace {
@@ -47,6 +49,8 @@ SimulatedModelRunner::SimulatedModelRunner(SimulatedModelOptions options)
   info_.num_kv_slots = options_.num_kv_slots;
   info_.device = "cpu";
   info_.dtype = "float32";
+  info_.num_layers = fake_model::kNumLayers;
+  info_.num_heads = fake_model::kNumHeads;
 }
 
 absl::Duration SimulatedModelRunner::CostOf(int64_t rows, int64_t keys) const {
@@ -65,6 +69,7 @@ absl::StatusOr<StepResult> SimulatedModelRunner::Run(const StepPlan& plan) {
   }
   absl::Status status = CheckShapes(plan);
   if (status.ok()) status = CheckMoves(plan);
+  if (status.ok()) status = fake_model::CheckProbes(plan);
   if (status.ok()) {
     // What a row sees stands before it in its sequence, or is a segment, which stands no later
     // where it is computed than where it is used.
@@ -86,6 +91,9 @@ absl::StatusOr<StepResult> SimulatedModelRunner::Run(const StepPlan& plan) {
   max_choosing_requests_ = std::max(max_choosing_requests_, CountChoosingRequests(plan));
   StepResult result;
   for (const TokenChoice& choice : plan.choices) result.tokens.push_back(Choose(choice));
+  for (const AttentionProbe& probe : plan.probes) {
+    result.probes.push_back(fake_model::ProbeOf(plan, probe));
+  }
   num_tokens_ += static_cast<int64_t>(result.tokens.size());
   return result;
 }
@@ -194,6 +202,18 @@ absl::Status SimulatedModelRunner::CheckChain(const StepPlan& plan, const Attent
   return absl::OkStatus();
 }
 
+// 0 if all are in the same state; else between 0 and log2 of their number, as the states decide.
+float SimulatedModelRunner::DisagreementOf(const std::vector<int32_t>& rows) const {
+  uint64_t hash = 1;
+  bool differ = false;
+  for (int32_t row : rows) {
+    hash = Mix(hash, states_[row]);
+    differ = differ || states_[row] != states_[rows[0]];
+  }
+  if (!differ) return 0.0f;
+  return static_cast<float>(hash >> 40) * 0x1p-24f * std::log2(static_cast<float>(rows.size()));
+}
+
 ChosenToken SimulatedModelRunner::Choose(const TokenChoice& choice) const {
   uint64_t hash = Mix(choice.draw_seed, static_cast<uint64_t>(choice.draw_index));
   for (int32_t row : choice.rows) hash = Mix(hash, states_[row]);
@@ -212,6 +232,7 @@ ChosenToken SimulatedModelRunner::Choose(const TokenChoice& choice) const {
     token.token_id = kFirstOrdinaryToken + static_cast<int32_t>((hash >> 20) % num_ordinary);
   }
   token.logprob = -static_cast<float>(hash >> 40) * 0x1p-24f;
+  token.disagreement = DisagreementOf(choice.compared_rows);
   return token;
 }
 

@@ -36,7 +36,8 @@ struct SimulatedModelOptions {
 // before that one: a chain, as each was hashed from the one before itself. So a row costs O(1), and
 // whoever reads a slot that is stale or another's gets other tokens. For sampled rows every link of
 // the chain is checked. Slots must be in range, written once a step, and written before they are
-// read; a plan that breaks this is an INTERNAL error, remembered in first_error().
+// read; a plan that breaks this is an INTERNAL error, remembered in first_error(). Probes count keys
+// (fake_probes.h), which costs O(runs) each.
 class SimulatedModelRunner final : public ModelRunner {
  public:
   explicit SimulatedModelRunner(SimulatedModelOptions options);
@@ -73,6 +74,7 @@ class SimulatedModelRunner final : public ModelRunner {
   absl::StatusOr<Slot> Read(int32_t slot) const;
   absl::Status CheckChain(const StepPlan& plan, const AttentionRun& run, KeyInterval keys) const;
   ChosenToken Choose(const TokenChoice& choice) const;
+  float DisagreementOf(const std::vector<int32_t>& rows) const;
   void Forget(const StepPlan& plan);
   int32_t CountChoosingRequests(const StepPlan& plan);
 
