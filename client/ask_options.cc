@@ -43,8 +43,12 @@ Examples:
 
 Exit code: 0 done, 1 failure, 2 wrong usage.)";
 
-void AddPromptFlags(FlagParser& parser, AskOptions& options) {
-  parser.AddSection(kPromptSection);
+void AddParaphraseFlag(FlagParser& parser, AskOptions& options) {
+  parser.AddFlag("paraphrase", "TEXT", "another wording of the question; repeat it for more",
+                 Append(&options.paraphrases));
+}
+
+void AddFrameFlags(FlagParser& parser, AskOptions& options) {
   parser.AddFlag("template", EnumSyntax<v1::Template>(),
                  "chat template around the prompts; default auto: the model's own; none if "
                  "--prefix or --suffix is given",
@@ -86,23 +90,27 @@ FlagSetter IntoPreset(bool* is_prototype) {
   };
 }
 
+void AddLayoutFlags(FlagParser& parser, AskOptions& options) {
+  parser.AddFlag("preset", "prototype",
+                 "the founding prototype's settings: --prefix= --suffix= "
+                 "--separator=\"\\n\\n[SEP]\\n\\n\" --separators=isolated --positions=sequential "
+                 "--first_token=last_segment; a flag given beside it wins",
+                 IntoPreset(&options.is_prototype));
+  parser.AddFlag("separators", EnumSyntax<v1::SeparatorPolicy>(),
+                 "whether a separator belongs to no prompt or to the one before it; default "
+                 "isolated; attention only",
+                 IntoEnum(&options.separators));
+}
+
 void AddFusionFlags(FlagParser& parser, AskOptions& options) {
   parser.AddSection("Fusion:");
   parser.AddFlag("method", absl::StrCat(EnumSyntax<v1::FusionMethod>(), "|all"),
                  "how the prompts become one answer; default attention; several, separated by "
                  "commas or in flags of their own, are taken in turn",
                  AppendMethods(&options.methods));
-  parser.AddFlag("preset", "prototype",
-                 "the founding prototype's settings: --prefix= --suffix= "
-                 "--separator=\"\\n\\n[SEP]\\n\\n\" --separators=isolated --positions=sequential "
-                 "--first_token=last_segment; a flag given beside it wins",
-                 IntoPreset(&options.is_prototype));
+  AddLayoutFlags(parser, options);
   parser.AddFlag("positions", EnumSyntax<v1::PositionMode>(), "default overlapping; attention only",
                  IntoEnum(&options.positions));
-  parser.AddFlag("separators", EnumSyntax<v1::SeparatorPolicy>(),
-                 "whether a separator belongs to no prompt or to the one before it; default "
-                 "isolated; attention only",
-                 IntoEnum(&options.separators));
   parser.AddFlag("first_token", EnumSyntax<v1::FirstToken>(),
                  "where the first token comes from when there is no suffix; default fuse_first; "
                  "attention only",
@@ -214,8 +222,15 @@ void FillStopping(const AskOptions& options, v1::Stopping& stopping) {
 
 }  // namespace
 
+void AddLayoutRequestFlags(FlagParser& parser, AskOptions& options) {
+  AddParaphraseFlag(parser, options);
+  AddFrameFlags(parser, options);
+  AddLayoutFlags(parser, options);
+}
+
 void AddRequestFlags(FlagParser& parser, AskOptions& options) {
-  AddPromptFlags(parser, options);
+  parser.AddSection(kPromptSection);
+  AddFrameFlags(parser, options);
   AddFusionFlags(parser, options);
   AddSamplingFlags(parser, options);
   AddStoppingFlags(parser, options);
@@ -224,8 +239,7 @@ void AddRequestFlags(FlagParser& parser, AskOptions& options) {
 FlagParser MakeAskParser(AskOptions& options) {
   FlagParser parser("chorus ask", "\"QUESTION\" [--paraphrase=TEXT ...] [flags]", kIntro);
   parser.AddSection(kPromptSection);
-  parser.AddFlag("paraphrase", "TEXT", "another wording of the question; repeat it for more",
-                 Append(&options.paraphrases));
+  AddParaphraseFlag(parser, options);
   AddRequestFlags(parser, options);
   options.common.AddTo(parser);
   parser.AddEpilogue(kEpilogue);

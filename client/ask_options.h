@@ -49,6 +49,10 @@ struct AskOptions {
   CommonFlags common;
 };
 
+// Adds the flags of a prompt that decide its tokens and its segments: paraphrases, template, prefix,
+// suffix, separator, --preset. `chorus mask` takes them.
+void AddLayoutRequestFlags(FlagParser& parser, AskOptions& options);
+
 // Adds the flags that say how to ask, whatever is asked: template, fusion, sampling, stopping.
 // `chorus load` takes them too.
 void AddRequestFlags(FlagParser& parser, AskOptions& options);

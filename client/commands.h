@@ -13,6 +13,7 @@ int RunAsk(const std::vector<std::string>& arguments, Console& console);
 int RunInfo(const std::vector<std::string>& arguments, Console& console);
 int RunTokenize(const std::vector<std::string>& arguments, Console& console);
 int RunLoad(const std::vector<std::string>& arguments, Console& console);
+int RunMask(const std::vector<std::string>& arguments, Console& console);
 int RunDetokenize(const std::vector<std::string>& arguments, Console& console);
 
 }  // namespace chorus

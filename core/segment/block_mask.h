@@ -8,8 +8,9 @@
 namespace chorus {
 
 // A mask's tiles, as block-sparse attention walks them (FlexAttention's BlockMask): empty ones are
-// skipped, full ones need no mask, only partial ones look at single pairs. Derived, never a truth of
-// its own. Tiles at the right and lower edge are cut by the matrix, and judged by what is inside it.
+// skipped, full ones need no mask, only partial ones look at single pairs. Derived, never a truth
+// of its own. Tiles at the right and lower edge are cut by the matrix, and judged by what is inside
+// it.
 class BlockMask {
  public:
   enum class Tile : uint8_t { kEmpty, kPartial, kFull };

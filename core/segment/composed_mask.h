@@ -4,8 +4,8 @@
 
 namespace chorus {
 
-// What all operands allow. Without operands: everything. Put the narrowest first: each is asked only
-// about the keys between the first and the last that those before it allow.
+// What all operands allow. Without operands: everything. Put the narrowest first: each is asked
+// only about the keys between the first and the last that those before it allow.
 class AndMask {
  public:
   explicit AndMask(std::vector<Mask> operands) : operands_(std::move(operands)) {}

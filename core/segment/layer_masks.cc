@@ -60,8 +60,8 @@ absl::Status ValidateSize(const char* field, const std::optional<int32_t>& size)
 // May the mask be left out? `is_limited`: the layer's window or chunk hides a key from some query.
 bool IsPlain(const MaskInputs& inputs, bool is_limited) {
   const bool has_padding = inputs.padding.has_value() && inputs.padding->has_padding();
-  return !is_limited && !has_padding && !inputs.packed.has_value() &&
-         !inputs.or_mask.has_value() && !inputs.and_mask.has_value();
+  return !is_limited && !has_padding && !inputs.packed.has_value() && !inputs.or_mask.has_value() &&
+         !inputs.and_mask.has_value();
 }
 
 // `base` allows what the layer's kind allows, by token.
@@ -105,8 +105,8 @@ absl::StatusOr<LayerMask> CreateChunkedCausalMask(const MaskConfig& config,
   const int64_t first_key = int64_t{inputs.cache_position} - inputs.cached_length;
   const bool is_limited =
       inputs.num_queries > 0 && (NumTokens(inputs) - 1) / chunk_length != first_key / chunk_length;
-  return Finish(LayerMaskKind::kChunked,
-                AndMask({CausalMask(), ChunkedMask(*config.chunk_length)}), is_limited, inputs);
+  return Finish(LayerMaskKind::kChunked, AndMask({CausalMask(), ChunkedMask(*config.chunk_length)}),
+                is_limited, inputs);
 }
 
 absl::StatusOr<std::map<LayerMaskKind, LayerMask>> CreateMasksForGeneration(

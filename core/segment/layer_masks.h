@@ -31,8 +31,8 @@ struct MaskInputs {
   int32_t batch = 1;
   int32_t num_queries = 0;
   int32_t cache_position = 0;  // the first query is this token of its sequence; the rest follow
-  // Keys in the cache, the last ones before cache_position: fewer than it if the cache has forgotten
-  // the oldest. The pass's keys are these and its own queries'.
+  // Keys in the cache, the last ones before cache_position: fewer than it if the cache has
+  // forgotten the oldest. The pass's keys are these and its own queries'.
   int32_t cached_length = 0;
   std::optional<PaddingMask> padding;  // [batch, cache_position + num_queries], by token
   std::optional<PackedMask> packed;    // the same shape

@@ -24,9 +24,9 @@ struct MaskRow {
 //     May the row attend to `key`? row.query, key >= 0.
 //
 //   void AppendKeys(const MaskRow& row, TokenRange window, std::vector<TokenRange>* keys) const;
-//     Appends the keys in `window` that Allows says yes to, as ranges: ascending, none empty, no two
-//     touching. The time is that of the ranges, never that of the keys (but for CustomMask), so that
-//     compiling a mask costs O(rows + ranges). 0 <= window.begin <= window.end.
+//     Appends the keys in `window` that Allows says yes to, as ranges: ascending, none empty, no
+//     two touching. The time is that of the ranges, never that of the keys (but for CustomMask), so
+//     that compiling a mask costs O(rows + ranges). 0 <= window.begin <= window.end.
 template <typename Rule>
 concept MaskRule = requires(const Rule& rule, const MaskRow& row, int32_t key, TokenRange window,
                             std::vector<TokenRange>* keys) {
@@ -38,14 +38,15 @@ concept MaskRule = requires(const Rule& rule, const MaskRow& row, int32_t key, T
 // thread. Masks compose:
 //
 //   Mask mask = AndMask({SlidingWindowMask(512), PaddingMask::Create(2, 600, valid).value()});
-//   std::vector<MaskRows> rows = CompileBatch(mask, {.batch = 2, .num_queries = 600, .num_keys = 600});
+//   const MaskShape shape = {.batch = 2, .num_queries = 600, .num_keys = 600};
+//   std::vector<MaskRows> rows = CompileBatch(mask, shape);
 //
-// The serving path does not go through here: it has one mask, and RowIntervals::FromLayout makes it.
+// The serving path does not go through here: RowIntervals::FromLayout makes the one mask it has.
 class Mask {
  public:
   template <MaskRule Rule>
-    requires(!std::same_as<Rule, Mask>)
-  Mask(Rule rule) : rule_(std::make_shared<const Held<Rule>>(std::move(rule))) {}
+  requires(!std::same_as<Rule, Mask>) Mask(Rule rule)
+      : rule_(std::make_shared<const Held<Rule>>(std::move(rule))) {}
 
   bool Allows(const MaskRow& row, int32_t key) const { return rule_->Allows(row, key); }
   void AppendKeys(const MaskRow& row, TokenRange window, std::vector<TokenRange>* keys) const {

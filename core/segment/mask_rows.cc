@@ -63,10 +63,9 @@ std::vector<TokenRange> MaskRows::SeenKeys() const {
 std::vector<MaskRows> CompileBatch(const Mask& mask, const MaskShape& shape, int32_t head) {
   std::vector<MaskRows> batch;
   for (int32_t b = 0; b < shape.batch; ++b) {
-    batch.push_back(MaskRows::Compile(mask, {.num_queries = shape.num_queries,
-                                             .num_keys = shape.num_keys,
-                                             .batch = b,
-                                             .head = head}));
+    batch.push_back(MaskRows::Compile(
+        mask,
+        {.num_queries = shape.num_queries, .num_keys = shape.num_keys, .batch = b, .head = head}));
   }
   return batch;
 }

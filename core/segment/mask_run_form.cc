@@ -26,9 +26,9 @@ bool IsClipOf(absl::Span<const TokenRange> keys, absl::Span<const TokenRange> la
 
 absl::StatusOr<RowIntervals> ToRowIntervals(const MaskRows& rows) {
   if (rows.num_queries() != rows.num_keys()) {
-    return FieldError(
-        "row_intervals", absl::StrCat(rows.num_queries(), " queries and ", rows.num_keys(), " keys"),
-        "queries and keys must be the same tokens");
+    return FieldError("row_intervals",
+                      absl::StrCat(rows.num_queries(), " queries and ", rows.num_keys(), " keys"),
+                      "queries and keys must be the same tokens");
   }
   std::vector<RowIntervals::Run> runs;
   for (int32_t begin = 0, q = 0; q < rows.num_queries(); ++q) {

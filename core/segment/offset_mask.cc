@@ -4,8 +4,7 @@
 
 namespace chorus {
 
-OffsetMask::OffsetMask(Mask base, MaskOffsets offsets)
-    : base_(std::move(base)), offsets_(offsets) {
+OffsetMask::OffsetMask(Mask base, MaskOffsets offsets) : base_(std::move(base)), offsets_(offsets) {
   CHECK(offsets.query >= 0 && offsets.key >= 0);
 }
 

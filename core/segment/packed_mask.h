@@ -7,12 +7,12 @@
 
 namespace chorus {
 
-// Several sequences packed into one row of tokens: a query sees the keys of its own sequence, before
-// and after it (the causal form is AndMask({CausalMask(), packed})).
+// Several sequences packed into one row of tokens: a query sees the keys of its own sequence,
+// before and after it (the causal form is AndMask({CausalMask(), packed})).
 class PackedMask {
  public:
-  // `sequence_ids` is [batch, length], row-major: which sequence each token belongs to; any numbers,
-  // in any order. Tokens at or past `length` belong to none, and neither see nor are seen.
+  // `sequence_ids` is [batch, length], row-major: which sequence each token belongs to; any
+  // numbers, in any order. Tokens at or past `length` belong to none, and neither see nor are seen.
   // InvalidArgument if its size is not batch * length, or one of them is negative.
   static absl::StatusOr<PackedMask> FromSequenceIds(int32_t batch, int32_t length,
                                                     absl::Span<const int32_t> sequence_ids);
@@ -33,7 +33,7 @@ class PackedMask {
 
   int32_t batch_ = 0;
   int32_t length_ = 0;
-  std::vector<int32_t> sequence_of_;               // [batch, length]: index into tokens_of_
+  std::vector<int32_t> sequence_of_;                // [batch, length]: index into tokens_of_
   std::vector<std::vector<TokenRange>> tokens_of_;  // of each sequence of each batch entry
 };
 

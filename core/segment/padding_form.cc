@@ -32,11 +32,10 @@ absl::Status Check(const MaskRows& rows, size_t entry, absl::Span<const TokenRan
     const absl::Span<const TokenRange> keys = rows.KeysOf(q);
     if (keys == absl::MakeConstSpan(expected)) continue;
     const int32_t key = FirstDifference(keys, expected);
-    return FieldError(
-        "padding", absl::StrCat("batch entry ", entry, ", row ", q, ", key ", key),
-        absl::StrCat("a row that ", Contains(keys, key) ? "sees" : "does not see",
-                     " this key is not what padding ", is_causal ? "and causality" : "alone",
-                     " would make"));
+    return FieldError("padding", absl::StrCat("batch entry ", entry, ", row ", q, ", key ", key),
+                      absl::StrCat("a row that ", Contains(keys, key) ? "sees" : "does not see",
+                                   " this key is not what padding ",
+                                   is_causal ? "and causality" : "alone", " would make"));
   }
   return absl::OkStatus();
 }

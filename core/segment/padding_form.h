@@ -16,8 +16,8 @@ struct PaddingForm {
   bool is_causal = true;       // otherwise every query sees every valid key
 };
 
-// InvalidArgument, naming the first batch entry, row and key at fault, if the mask is neither "valid
-// keys" nor "valid keys, causal" (row q sees none after q + num_keys - num_queries).
+// InvalidArgument, naming the first batch entry, row and key at fault, if the mask is neither
+// "valid keys" nor "valid keys, causal" (row q sees none after q + num_keys - num_queries).
 absl::StatusOr<PaddingForm> ToPadding(absl::Span<const MaskRows> batch);
 
 }  // namespace chorus

@@ -42,8 +42,8 @@ void PaddingMask::AppendKeys(const MaskRow& row, TokenRange window,
 
 bool PaddingMask::has_padding() const {
   const std::vector<TokenRange> all = {{0, length_}};
-  return length_ > 0 && std::any_of(valid_.begin(), valid_.end(),
-                                    [&](const auto& valid) { return valid != all; });
+  return length_ > 0 &&
+         std::any_of(valid_.begin(), valid_.end(), [&](const auto& valid) { return valid != all; });
 }
 
 }  // namespace chorus

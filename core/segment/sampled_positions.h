@@ -11,7 +11,7 @@
 namespace chorus {
 
 struct PositionSampling {
-  int32_t max_positions = 30;   // >= kMinSampledPositions
+  int32_t max_positions = 30;    // >= kMinSampledPositions
   bool includes_prefix = false;  // the prefix's first and last token count as boundaries too
 };
 
@@ -25,8 +25,8 @@ inline constexpr int32_t kMinSampledPositions = 5;
 //   2. original_length - 1 and original_length        4. the next four generated tokens
 //                                                      5. the last token
 //
-// then, while there is room, the middle of the largest gap (the first of equal ones). Where there is
-// too much, the lowest priority goes first, and within it the latest token; but original_length
+// then, while there is room, the middle of the largest gap (the first of equal ones). Where there
+// is too much, the lowest priority goes first, and within it the latest token; but original_length
 // stays if it is in the sequence. Where segment boundaries alone are too many, whole segments are
 // left out evenly, never the first or the last.
 //

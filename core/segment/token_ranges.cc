@@ -8,9 +8,8 @@ namespace {
 // The first range of the set that ends after `index`.
 absl::Span<const TokenRange>::const_iterator FirstEndingAfter(absl::Span<const TokenRange> set,
                                                               int32_t index) {
-  return std::upper_bound(
-      set.begin(), set.end(), index,
-      [](int32_t value, const TokenRange& range) { return value < range.end; });
+  return std::upper_bound(set.begin(), set.end(), index,
+                          [](int32_t value, const TokenRange& range) { return value < range.end; });
 }
 
 }  // namespace

@@ -13,8 +13,7 @@ namespace chorus {
 namespace {
 
 absl::Status Refuse(size_t entry, int32_t row, absl::string_view why) {
-  return FieldError("varlen", absl::StrCat("batch entry ", entry, ", row ", row),
-                    std::string(why));
+  return FieldError("varlen", absl::StrCat("batch entry ", entry, ", row ", row), std::string(why));
 }
 
 // Appends the sequences of one batch entry; `num_kept[k]` kept tokens stand before token k.
@@ -36,16 +35,18 @@ absl::Status AppendSequences(const MaskRows& rows, size_t entry, VarlenForm* for
     }
     for (size_t i = 1; i < keys.size(); ++i) {
       if (num_kept[keys[i - 1].end] == num_kept[keys[i].begin]) continue;
-      return Refuse(entry, q, absl::StrCat("does not see key ", keys[i].begin - 1, " or one before ",
-                                           "it: a sequence must be one run of keys"));
+      return Refuse(entry, q,
+                    absl::StrCat("does not see key ", keys[i].begin - 1, " or one before ",
+                                 "it: a sequence must be one run of keys"));
     }
     const int32_t begin = num_kept[keys.front().begin];
     if (begin == num_kept[q]) {
       sequence_begin = begin;
       form->cumulative_lengths.push_back(kept_before + begin);
     } else if (begin != sequence_begin) {
-      return Refuse(entry, q, absl::StrCat("begins at key ", keys.front().begin,
-                                           ", unlike the row before it"));
+      return Refuse(
+          entry, q,
+          absl::StrCat("begins at key ", keys.front().begin, ", unlike the row before it"));
     }
     form->token_indices.push_back(static_cast<int64_t>(entry) * rows.num_keys() + q);
   }
@@ -59,17 +60,17 @@ absl::StatusOr<VarlenForm> ToVarlen(absl::Span<const MaskRows> batch) {
   for (size_t entry = 0; entry < batch.size(); ++entry) {
     const MaskRows& rows = batch[entry];
     if (rows.num_queries() != rows.num_keys()) {
-      return FieldError(
-          "varlen", absl::StrCat(rows.num_queries(), " queries and ", rows.num_keys(), " keys"),
-          "queries and keys must be the same tokens");
+      return FieldError("varlen",
+                        absl::StrCat(rows.num_queries(), " queries and ", rows.num_keys(), " keys"),
+                        "queries and keys must be the same tokens");
     }
     CHORUS_RETURN_IF_ERROR(AppendSequences(rows, entry, &form));
   }
   // The first entry of each sequence is its begin; the end of the last is the number of tokens.
   form.cumulative_lengths.push_back(static_cast<int32_t>(form.token_indices.size()));
   for (size_t i = 1; i < form.cumulative_lengths.size(); ++i) {
-    form.max_length = std::max(form.max_length,
-                               form.cumulative_lengths[i] - form.cumulative_lengths[i - 1]);
+    form.max_length =
+        std::max(form.max_length, form.cumulative_lengths[i] - form.cumulative_lengths[i - 1]);
   }
   return form;
 }

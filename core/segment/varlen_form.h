@@ -20,8 +20,8 @@ struct VarlenForm {
 
 // Tokens that no query sees (padding, separators of a prompt before anything is generated) are left
 // out, whatever they see themselves. InvalidArgument, naming the batch entry, the row and its key,
-// if queries and keys are not the same tokens, or if a row sees anything but a run of keys that ends
-// with itself, or another run than the row before it sees.
+// if queries and keys are not the same tokens, or if a row sees anything but a run of keys that
+// ends with itself, or another run than the row before it sees.
 absl::StatusOr<VarlenForm> ToVarlen(absl::Span<const MaskRows> batch);
 
 }  // namespace chorus
