@@ -90,7 +90,7 @@ class Painter {
         absl::StrAppendFormat(&text, "%*s", geometry_.cell_width, shown);
       }
       text.resize(text.find_last_not_of(' ') + 1);
-      absl::StrAppend(&out_, text, "\n");
+      if (!text.empty()) absl::StrAppend(&out_, text, "\n");
     }
   }
 

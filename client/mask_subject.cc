@@ -121,11 +121,11 @@ struct PromptTokens {
 
 absl::StatusOr<PromptTokens> Tokenise(const AskOptions& ask, const TextConfig& config,
                                       const Tokenizer& tokenizer) {
-  const FrameText text = {.kind = ToTemplateKind(ask.prompt_template),
-                          .system = ask.system,
-                          .prefix = ask.prefix,
-                          .suffix = ask.suffix,
-                          .separator = ask.separator.has_value() ? *ask.separator : ""};
+  FrameText text = {.kind = ToTemplateKind(ask.prompt_template),
+                    .system = ask.system,
+                    .prefix = ask.prefix,
+                    .suffix = ask.suffix};
+  if (ask.separator.has_value()) text.separator = *ask.separator;
   PromptTokens tokens = {.frame = EncodeFrame(text, config, tokenizer)};
   std::vector<std::string> prompts = {ask.question};
   prompts.insert(prompts.end(), ask.paraphrases.begin(), ask.paraphrases.end());
