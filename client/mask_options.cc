@@ -14,7 +14,7 @@ namespace chorus {
 namespace {
 
 constexpr const char* kIntro =
-    "Draws which tokens may attend to which, and counts them: for a layout by name, any layout by "
+    "Draws which tokens may attend to which, and counts them: for a layout by name, any layout by\n"
     "its ranges, or a real prompt. Needs no server.";
 
 constexpr const char* kEpilogue =
@@ -22,8 +22,9 @@ constexpr const char* kEpilogue =
 token of segment 3, G0 is original_length, the first token that sees everything. Up to 54 tokens
 are shown whole. Of more, some are sampled: first every segment's first and last token, then the
 tokens around original_length, the thirds of segments, the next four generated tokens, the last;
-then the middles of the largest gaps. On a terminal the picture fits its width: column numbers are
-written downwards, or the columns are split. Colours on a terminal only; NO_COLOR turns them off.
+then the middles of the largest gaps. A real prompt's prefix counts as a segment there. On a
+terminal the picture fits its width: column numbers are written downwards, or the columns are
+split. Colours on a terminal only; NO_COLOR turns them off.
 
 Examples:
   chorus mask

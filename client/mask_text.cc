@@ -44,12 +44,19 @@ std::string Pairs(int64_t allowed, int64_t total) {
                          100.0 * static_cast<double>(allowed) / static_cast<double>(total));
 }
 
-// "0-14, 17": the last key is shown, as a reader expects of "to".
+// "0-14, 17": the last key is shown, as a reader expects of "to". Of very many the first few.
 std::string Spans(absl::Span<const TokenRange> ranges) {
-  return absl::StrJoin(ranges, ", ", [](std::string* out, const TokenRange& range) {
-    absl::StrAppend(out, range.begin);
-    if (range.length() > 1) absl::StrAppend(out, "-", range.end - 1);
-  });
+  constexpr size_t kMaxSpans = 8;
+  std::string text = absl::StrJoin(ranges.subspan(0, kMaxSpans), ", ",
+                                   [](std::string* out, const TokenRange& range) {
+                                     absl::StrAppend(out, range.begin);
+                                     if (range.length() > 1)
+                                       absl::StrAppend(out, "-", range.end - 1);
+                                   });
+  if (ranges.size() > kMaxSpans) {
+    absl::StrAppend(&text, " and ", ranges.size() - kMaxSpans, " ranges more (--json lists all)");
+  }
+  return text;
 }
 
 }  // namespace

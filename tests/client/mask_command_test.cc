@@ -342,6 +342,8 @@ TEST(MaskCommandTest, AHundredThousandTokensInTwoHundredSegmentsAreSampled) {
   EXPECT_THAT(outcome.out, HasSubstr(absl::StrCat(allowed, " of 10000000000 pairs")));
   EXPECT_THAT(outcome.out, HasSubstr("shown            30 of 100000 positions"));
   EXPECT_THAT(outcome.out, HasSubstr("\nS200 "));
+  EXPECT_THAT(outcome.out, HasSubstr("fully masked     995 rows: 495-499, 995-999, "));
+  EXPECT_THAT(outcome.out, HasSubstr(" and 191 ranges more (--json lists all)\n"));
 }
 
 }  // namespace
