@@ -46,8 +46,12 @@ Examples:
 
 Exit code: 0 done, 1 failure, 2 wrong usage.)";
 
-void AddPromptFlags(FlagParser& parser, AskOptions& options) {
-  parser.AddSection(kPromptSection);
+void AddParaphrase(FlagParser& parser, AskOptions& options) {
+  parser.AddFlag("paraphrase", "TEXT", "another wording of the question; repeat it for more",
+                 Append(&options.paraphrases));
+}
+
+void AddFrameFlags(FlagParser& parser, AskOptions& options) {
   parser.AddFlag("template", EnumSyntax<v1::Template>(),
                  "chat template around the prompts; default auto: the model's own; none if "
                  "--prefix or --suffix is given",
@@ -89,6 +93,18 @@ FlagSetter IntoPreset(bool* is_prototype) {
   };
 }
 
+void AddLayoutFlags(FlagParser& parser, AskOptions& options) {
+  parser.AddFlag("preset", "prototype",
+                 "the founding prototype's settings: --prefix= --suffix= "
+                 "--separator=\"\\n\\n[SEP]\\n\\n\" --separators=isolated --positions=sequential "
+                 "--first_token=last_segment; a flag given beside it wins",
+                 IntoPreset(&options.is_prototype));
+  parser.AddFlag("separators", EnumSyntax<v1::SeparatorPolicy>(),
+                 "whether a separator belongs to no prompt or to the one before it; default "
+                 "isolated; attention only",
+                 IntoEnum(&options.separators));
+}
+
 void AddMethodFlag(FlagParser& parser, AskOptions& options) {
   parser.AddFlag("method", absl::StrCat(EnumSyntax<v1::FusionMethod>(), "|all"),
                  "how the prompts become one answer; default attention; several, separated by "
@@ -99,17 +115,9 @@ void AddMethodFlag(FlagParser& parser, AskOptions& options) {
 void AddFusionFlags(FlagParser& parser, AskOptions& options, RequestFlags kind) {
   parser.AddSection("Fusion:");
   if (kind == RequestFlags::kGenerate) AddMethodFlag(parser, options);
-  parser.AddFlag("preset", "prototype",
-                 "the founding prototype's settings: --prefix= --suffix= "
-                 "--separator=\"\\n\\n[SEP]\\n\\n\" --separators=isolated --positions=sequential "
-                 "--first_token=last_segment; a flag given beside it wins",
-                 IntoPreset(&options.is_prototype));
+  AddLayoutFlags(parser, options);
   parser.AddFlag("positions", EnumSyntax<v1::PositionMode>(), "default overlapping; attention only",
                  IntoEnum(&options.positions));
-  parser.AddFlag("separators", EnumSyntax<v1::SeparatorPolicy>(),
-                 "whether a separator belongs to no prompt or to the one before it; default "
-                 "isolated; attention only",
-                 IntoEnum(&options.separators));
   parser.AddFlag("first_token", EnumSyntax<v1::FirstToken>(),
                  "where the first token comes from when there is no suffix; default fuse_first; "
                  "attention only",
@@ -245,8 +253,15 @@ void FillResponseOptions(const AskOptions& options, v1::FusionMethod method,
 
 }  // namespace
 
+void AddLayoutRequestFlags(FlagParser& parser, AskOptions& options) {
+  AddParaphrase(parser, options);
+  AddFrameFlags(parser, options);
+  AddLayoutFlags(parser, options);
+}
+
 void AddRequestFlags(FlagParser& parser, AskOptions& options, RequestFlags kind) {
-  AddPromptFlags(parser, options);
+  parser.AddSection(kPromptSection);
+  AddFrameFlags(parser, options);
   AddFusionFlags(parser, options, kind);
   AddSamplingFlags(parser, options);
   AddStoppingFlags(parser, options);
@@ -255,8 +270,7 @@ void AddRequestFlags(FlagParser& parser, AskOptions& options, RequestFlags kind)
 
 void AddParaphraseFlag(FlagParser& parser, AskOptions& options) {
   parser.AddSection(kPromptSection);
-  parser.AddFlag("paraphrase", "TEXT", "another wording of the question; repeat it for more",
-                 Append(&options.paraphrases));
+  AddParaphrase(parser, options);
 }
 
 FlagParser MakeAskParser(AskOptions& options) {

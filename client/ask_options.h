@@ -56,6 +56,11 @@ enum class RequestFlags {
   kGenerate,  // ask, load
   kExplain,   // without those that mean nothing there: the method, what the answer's tokens bring
 };
+
+// Adds the flags of a prompt that decide its tokens and its segments: paraphrases, template, prefix,
+// suffix, separator, --preset. `chorus mask` takes them.
+void AddLayoutRequestFlags(FlagParser& parser, AskOptions& options);
+
 // Adds the flags that say how to ask, whatever is asked: template, fusion, sampling, stopping.
 void AddRequestFlags(FlagParser& parser, AskOptions& options, RequestFlags kind);
 void AddParaphraseFlag(FlagParser& parser, AskOptions& options);

@@ -25,6 +25,7 @@ constexpr std::array kCommands = {
     Command{"info", "says which model is served, and its limits", RunInfo},
     Command{"tokenize", "prints the token ids of a text", RunTokenize},
     Command{"load", "asks many questions at a time, measures latency and throughput", RunLoad},
+    Command{"mask", "draws an attention mask, counts what it allows; needs no server", RunMask},
     Command{"detokenize", "prints the text of token ids", RunDetokenize},
 };
 

@@ -14,6 +14,7 @@ int RunExplain(const std::vector<std::string>& arguments, Console& console);
 int RunInfo(const std::vector<std::string>& arguments, Console& console);
 int RunTokenize(const std::vector<std::string>& arguments, Console& console);
 int RunLoad(const std::vector<std::string>& arguments, Console& console);
+int RunMask(const std::vector<std::string>& arguments, Console& console);
 int RunDetokenize(const std::vector<std::string>& arguments, Console& console);
 
 }  // namespace chorus

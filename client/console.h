@@ -13,6 +13,7 @@ struct Console {
   bool is_terminal = false;      // `out` is a terminal: statistics and headings beside the answer
   bool has_colours = false;      // only ever true on a terminal
   bool err_is_terminal = false;  // `err` is one: progress is redrawn there
+  int width = 0;                 // columns of a terminal; 0: `out` is none, lines may be long
 };
 
 // Exit codes of the command.

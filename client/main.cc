@@ -4,6 +4,7 @@
 #include <string_view>
 #include <vector>
 
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "client/command_line.h"
@@ -18,6 +19,12 @@ bool WantsColours() {
   return !is_forbidden && terminal != nullptr && std::string_view(terminal) != "dumb";
 }
 
+// Columns of the terminal on standard output; 0 if it is none, or does not say.
+int TerminalWidth() {
+  winsize size = {};
+  return ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 ? size.ws_col : 0;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -27,7 +34,8 @@ int main(int argc, char** argv) {
                              .err = std::cerr,
                              .is_terminal = is_terminal,
                              .has_colours = is_terminal && WantsColours(),
-                             .err_is_terminal = isatty(STDERR_FILENO) != 0};
+                             .err_is_terminal = isatty(STDERR_FILENO) != 0,
+                             .width = TerminalWidth()};
   const int code = chorus::RunCommandLine(std::vector<std::string>(argv + 1, argv + argc), console);
   std::cout.flush();
   if (std::cout) return code;

@@ -281,29 +281,20 @@ absl::Status RequestParser::ParseText(const v1::TextPrompt& text, Request* reque
                         "must hold at least one token of the model's vocabulary");
     }
   }
-  return EncodeFrame(text, request);
+  EncodeFrame(text, request);
+  return absl::OkStatus();
 }
 
-absl::Status RequestParser::EncodeFrame(const v1::TextPrompt& text, Request* request) const {
-  PromptFrame frame;
-  const bool named = text.template_() != v1::TEMPLATE_UNSPECIFIED;
-  if (named || (!text.has_prefix() && !text.has_suffix())) {
-    TemplateKind kind = ToTemplateKind(text.template_());
-    if (kind == TemplateKind::kAuto) kind = text_config_.family;
-    frame = MakePromptFrame(kind, text.has_system() ? text.system() : text_config_.default_system);
-  }
-  // A piece that the caller gives wins over the template's.
+void RequestParser::EncodeFrame(const v1::TextPrompt& text, Request* request) const {
+  FrameText frame = {.separator = text.separator()};
+  if (text.template_() != v1::TEMPLATE_UNSPECIFIED) frame.kind = ToTemplateKind(text.template_());
+  if (text.has_system()) frame.system = text.system();
   if (text.has_prefix()) frame.prefix = text.prefix();
   if (text.has_suffix()) frame.suffix = text.suffix();
-  request->prefix = tokenizer_->Encode(frame.prefix, SpecialTokens::kRecognize);
-  request->suffix = tokenizer_->Encode(frame.suffix, SpecialTokens::kRecognize);
-  request->separator = tokenizer_->Encode(text.separator(), SpecialTokens::kRecognize);
-  // Once: a template or a caller may have spelled it out already.
-  const std::optional<int32_t> bos = text_config_.bos_token_id;
-  if (bos.has_value() && (request->prefix.empty() || request->prefix.front() != *bos)) {
-    request->prefix.insert(request->prefix.begin(), *bos);
-  }
-  return absl::OkStatus();
+  FrameTokens tokens = chorus::EncodeFrame(frame, text_config_, *tokenizer_);
+  request->prefix = std::move(tokens.prefix);
+  request->suffix = std::move(tokens.suffix);
+  request->separator = std::move(tokens.separator);
 }
 
 absl::Status RequestParser::ParseTokens(const v1::TokenPrompt& tokens, Request* request) const {

@@ -46,7 +46,7 @@ class RequestParser {
 
  private:
   absl::Status ParseText(const v1::TextPrompt& text, Request* request) const;
-  absl::Status EncodeFrame(const v1::TextPrompt& text, Request* request) const;
+  void EncodeFrame(const v1::TextPrompt& text, Request* request) const;
   absl::Status ParseTokens(const v1::TokenPrompt& tokens, Request* request) const;
 
   const Tokenizer* const tokenizer_;

@@ -72,6 +72,12 @@ RowIntervals RowIntervals::FromLayout(const SegmentLayout& layout, int32_t lengt
   return result;
 }
 
+RowIntervals RowIntervals::FromRuns(std::vector<Run> runs) {
+  RowIntervals result;
+  result.runs_ = std::move(runs);
+  return result;
+}
+
 const RowIntervals::Run& RowIntervals::RunOf(int32_t q) const {
   CHECK(!runs_.empty() && q >= 0 && q < runs_.back().rows.end);
   const auto after =

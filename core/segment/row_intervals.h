@@ -27,6 +27,9 @@ class RowIntervals {
   static RowIntervals FromLayout(const SegmentLayout& layout, int32_t length,
                                  bool split_segment_columns);
 
+  // Runs made elsewhere (ToRowIntervals). REQUIRES: what runs() promises.
+  static RowIntervals FromRuns(std::vector<Run> runs);
+
   // In row order; together they cover [0, length) exactly once.
   const std::vector<Run>& runs() const { return runs_; }
 

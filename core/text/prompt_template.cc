@@ -203,4 +203,24 @@ PromptFrame MakePromptFrame(TemplateKind kind, std::string_view system) {
   return frame;
 }
 
+FrameTokens EncodeFrame(const FrameText& text, const TextConfig& config,
+                        const Tokenizer& tokenizer) {
+  PromptFrame frame;
+  if (text.kind.has_value() || (!text.prefix.has_value() && !text.suffix.has_value())) {
+    TemplateKind kind = text.kind.value_or(TemplateKind::kAuto);
+    if (kind == TemplateKind::kAuto) kind = config.family;
+    frame = MakePromptFrame(kind, text.system.value_or(config.default_system));
+  }
+  FrameTokens tokens = {
+      .prefix = tokenizer.Encode(text.prefix.value_or(frame.prefix), SpecialTokens::kRecognize),
+      .suffix = tokenizer.Encode(text.suffix.value_or(frame.suffix), SpecialTokens::kRecognize),
+      .separator = tokenizer.Encode(text.separator, SpecialTokens::kRecognize)};
+  // Once: a template or a caller may have spelled it out already.
+  const std::optional<int32_t> bos = config.bos_token_id;
+  if (bos.has_value() && (tokens.prefix.empty() || tokens.prefix.front() != *bos)) {
+    tokens.prefix.insert(tokens.prefix.begin(), *bos);
+  }
+  return tokens;
+}
+
 }  // namespace chorus

@@ -54,4 +54,24 @@ struct PromptFrame {
 // puts bos_token_id at the head of the prefix's ids. REQUIRES: `kind` is not kAuto.
 PromptFrame MakePromptFrame(TemplateKind kind, std::string_view system);
 
+// What a caller says about the text around the prompts. What is absent is left to the template.
+struct FrameText {
+  std::optional<TemplateKind> kind;  // absent: no template if prefix or suffix is given, else kAuto
+  std::optional<std::string_view> system;
+  std::optional<std::string_view> prefix;  // prefix and suffix win over the template's
+  std::optional<std::string_view> suffix;
+  std::string_view separator;
+};
+
+struct FrameTokens {
+  std::vector<int32_t> prefix;
+  std::vector<int32_t> suffix;
+  std::vector<int32_t> separator;
+};
+
+// The ids of a frame: spellings of special tokens are those tokens, and the prefix begins with
+// bos_token_id exactly once if there is one.
+FrameTokens EncodeFrame(const FrameText& text, const TextConfig& config,
+                        const Tokenizer& tokenizer);
+
 }  // namespace chorus

@@ -179,7 +179,7 @@ TEST(CommandLineUsageTest, HelpOfTheProgramAndOfEveryCommandNeedsNoServer) {
     EXPECT_EQ(outcome.code, 0);
     EXPECT_THAT(outcome.out, HasSubstr("Usage: chorus COMMAND"));
   }
-  for (const char* command : {"ask", "info", "tokenize", "load", "detokenize"}) {
+  for (const char* command : {"ask", "info", "tokenize", "load", "mask", "detokenize"}) {
     const Outcome outcome = RunChorus({command, "--help"});
     EXPECT_EQ(outcome.code, 0);
     EXPECT_THAT(outcome.out, HasSubstr(absl::StrCat("Usage: chorus ", command)));
