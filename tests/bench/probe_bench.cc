@@ -1,7 +1,7 @@
 // What looking costs: decode steps with and without attribution (a probe a row), and with and
 // without disagreement, in turns, so that a machine that drifts hits both alike. JSON.
 //   probe_bench DIRECTORY|SHAPE float32|bfloat16 NUM_THREADS [SECONDS a case]
-// A case's price is the median over pairs of steps of (with - without) / without.
+// A case's price is the median over rounds of (with - without) / without.
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
@@ -148,19 +148,22 @@ class Bench {
     return absl::ToDoubleMilliseconds(absl::Now() - begin);
   }
 
+  // In rounds of four steps, without - with - with - without: what a step does to the next one hits
+  // both alike, and a drift within the round cancels.
   Json Compare(const StepPlan& without, const StepPlan& with) {
     std::vector<double> without_ms, with_ms, prices;
+    Time(without);
+    Time(with);
     const absl::Time end = absl::Now() + absl::Seconds(seconds_);
-    for (int pair = 0; absl::Now() < end || prices.size() < 5; ++pair) {
-      const bool is_with_first = pair % 2 == 1;
-      const double first = Time(is_with_first ? with : without);
-      const double second = Time(is_with_first ? without : with);
-      if (pair < 2) continue;  // warming up
-      without_ms.push_back(is_with_first ? second : first);
-      with_ms.push_back(is_with_first ? first : second);
-      prices.push_back(with_ms.back() / without_ms.back() - 1.0);
+    while (absl::Now() < end || prices.size() < 5) {
+      const double first = Time(without);
+      const double with_sum = Time(with) + Time(with);
+      const double without_sum = first + Time(without);
+      without_ms.push_back(without_sum / 2);
+      with_ms.push_back(with_sum / 2);
+      prices.push_back(with_sum / without_sum - 1.0);
     }
-    return {{"pairs", prices.size()},
+    return {{"rounds", prices.size()},
             {"step_ms_without", Median(without_ms)},
             {"step_ms_with", Median(with_ms)},
             {"price_percent", 100.0 * Median(prices)}};
