@@ -1,0 +1,1 @@
+"""Client of the Chorus inference service."""
