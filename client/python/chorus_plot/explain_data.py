@@ -2,6 +2,7 @@
 import dataclasses
 import json
 import pathlib
+import zipfile
 
 import numpy as np
 
@@ -94,7 +95,7 @@ def load_explain_data(path):
         return ExplainData.from_json(json.loads(path.read_text(encoding="utf-8")))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} cannot be read: {error}") from None
 
 

@@ -11,7 +11,7 @@ def explain(server, question, paraphrases, *, layers=(), heads=(), steps=(), dea
     """ExplainData of one request. `options`: fields of the request, as Client.generate takes them."""
     client = _client_module()
     request = client.ExplainRequest(
-        client.make_request(question, paraphrases, method="attention", **options),
+        request=client.make_request(question, paraphrases, method="attention", **options),
         layers=layers, heads=heads, steps=steps)
     with client.Client(server, deadline=deadline) as connection:
         response = _call(client, lambda: connection.explain(request))
@@ -48,5 +48,5 @@ def _client_module():
 def _call(client, call):
     try:
         return call()
-    except client.ChorusError as error:
+    except (client.ChorusError, ValueError) as error:  # refused by the server; no such number
         raise InputError(str(error)) from None

@@ -11,7 +11,6 @@ FORMATS = ("svg", "png")
 # The palette of Okabe and Ito (2008), without its yellow, which is too pale for lines.
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 GREYS = {"prefix": "#4D4D4D", "separators": "#7F7F7F", "suffix": "#A6A6A6", "generated": "#D0D0D0"}
-FIRST_HEAD, SECOND_HEAD = PALETTE[0], PALETTE[1]
 SINK = "#D55E00"
 ALLOWED = "#9FB4C7"
 SEGMENT_BOUNDARY = "#D00000"   # red and blue by the founding document, told apart by their dashes too
