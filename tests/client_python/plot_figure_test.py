@@ -96,7 +96,7 @@ class CommandTest(unittest.TestCase):
         self.assertEqual(2 + 1, dashed.count(style.GENERATION_START.lower()))
 
     def test_a_layout_by_flags(self):
-        self.draw("masks", "--prompts=2", "--tokens=4", "--separator=0", "--prefix=3", "--generated=2")
+        self.draw("masks", "--prompts=2", "--tokens=4", "--separator_tokens=0", "--prefix_length=3", "--generated=2")
         matrix = np.load(self.out / "mask_matrix_custom.npy")
         prefix, segment, between = np.tri(3), np.tri(4), np.zeros((4, 4))
         want = np.block([[prefix, np.zeros((3, 8))],
@@ -110,6 +110,20 @@ class CommandTest(unittest.TestCase):
                          self.draw("masks", self.explained))
         self.assertIn("Attention mask: an explained request", texts(self.out / "mask_custom.svg"))
         self.assertEqual((11, 11), np.load(self.out / "mask_matrix_custom.npy").shape)
+
+    def test_the_mask_of_a_file_of_chorus_mask(self):
+        mask = self.folder / "mask.json"
+        mask.write_text(json.dumps({
+            "layout": "ranges", "length": 6, "original_length": 5, "prefix_length": 0, "segments": [[0, 2], [3, 5]],
+            "row_intervals": [{"begin": 0, "end": 2, "keys": [[0, 2]]}, {"begin": 3, "end": 5, "keys": [[3, 5]]},
+                              {"begin": 5, "end": 6, "keys": [[0, 6]]}],
+            "shown": {"positions": [0, 1, 2, 4, 5]}, "token_ids": []}))
+        self.assertEqual(figures("mask_custom", "attention_patterns") | {"mask_matrix_custom.npy"},
+                         self.draw("masks", mask))
+        np.testing.assert_array_equal([[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [0, 0, 0, 0, 0], [0, 0, 0, 1, 0],
+                                       [1, 1, 1, 1, 1]], np.load(self.out / "mask_matrix_custom.npy"))
+        self.draw("masks", mask, "--full")
+        self.assertEqual((6, 6), np.load(self.out / "mask_matrix_custom.npy").shape)
 
     def test_flowchart(self):
         self.assertEqual(figures("flowchart"), self.draw("flowchart"))

@@ -99,7 +99,7 @@ class MaskTest(unittest.TestCase):
             self.assertEqual(full.sum(), runs.allowed(), message)
 
     def test_an_attached_separator_sees_its_segment(self):
-        layout = Pieces(prompts=2, tokens=3, separator=2, generated=1, attached=True).layout()
+        layout = Pieces(prompts=2, tokens=3, separator_tokens=2, generated=1, attached=True).layout()
         self.assertEqual(ranges((0, 5), (5, 8)), layout.segments)
         self.assertEqual([], layout.runs().fully_masked_rows())
 
@@ -113,8 +113,8 @@ class MaskTest(unittest.TestCase):
             (lambda: SegmentLayout(ranges((0, 2)), 6, 5), "length is 5"),
             (lambda: SegmentLayout(ranges((0, 2)), 2, 3, prefix_length=3), "prefix_length is 3"),
             (lambda: SegmentLayout(ranges((0, 2)), 2, 3, suffix_length=2), "suffix_length is 2"),
-            (lambda: Pieces(prompts=0, tokens=1, separator=0, generated=0), "prompts is 0"),
-            (lambda: Pieces(prompts=1 << 20, tokens=1 << 20, separator=0, generated=0), "at most"),
+            (lambda: Pieces(prompts=0, tokens=1, separator_tokens=0, generated=0), "prompts is 0"),
+            (lambda: Pieces(prompts=1 << 20, tokens=1 << 20, separator_tokens=0, generated=0), "at most"),
             (lambda: MaskRuns((MaskRun(TokenRange(2, 9), ()),), 8), r"mask_runs\[0\].rows"),
             (lambda: MaskRuns((MaskRun(TokenRange(0, 8), ranges((3, 2))),), 8), r"mask_runs\[0\].keys"),
         ]
@@ -138,7 +138,7 @@ class SamplingTest(unittest.TestCase):
         np.testing.assert_array_equal(brute_force(EXAMPLE)[np.ix_(positions, positions)], shown)
 
     def test_many_segments_are_left_out_evenly(self):
-        layout = Pieces(prompts=101, tokens=10, separator=0, generated=5).layout()
+        layout = Pieces(prompts=101, tokens=10, separator_tokens=0, generated=5).layout()
         positions = sampled_positions(layout, 23)  # the start of generation and 11 segments
         shown = [number for number, (begin, _) in enumerate(layout.segments) if begin in positions]
         self.assertEqual(list(range(0, 101, 10)), shown)
@@ -169,7 +169,7 @@ class SamplingTest(unittest.TestCase):
         self.assertEqual([("first segment", 2), ("last segment", 3), ("last", 3)], short.representative_queries())
 
     def test_a_long_layout_takes_no_square_of_it(self):
-        layout = Pieces(prompts=200, tokens=497, separator=3, generated=3).layout()
+        layout = Pieces(prompts=200, tokens=497, separator_tokens=3, generated=3).layout()
         begin = time.perf_counter()
         runs = layout.runs()
         positions = sampled_positions(layout, 60)

@@ -10,6 +10,7 @@ from chorus_plot.attribution_data import load_attribution
 from chorus_plot.errors import InputError
 from chorus_plot.explain_data import QUANTITIES, load_explain_data
 from chorus_plot.layout import SCENARIOS, Pieces
+from chorus_plot.mask_data import load_mask
 from chorus_plot.sampling import FULL_LENGTH
 from chorus_plot.statistics_table import statistics_report
 
@@ -17,6 +18,8 @@ EPILOGUE = """\
 Examples:
   chorus-plot masks --out=figures                     the four named layouts
   chorus-plot masks --prompts=6 --tokens=40 --generated=12 --out=figures
+  chorus mask --segments=0:48,48:95,95:143 --length=150 --json > mask.json
+  chorus-plot masks mask.json --out=figures
   chorus-plot explain "What is the capital of France?" \\
       --paraphrase="Name the capital city of France." --steps=0,1,2 --save=paris.npz --out=figures
   chorus explain "Who wrote Faust?" --paraphrase="Name the author of Faust." --output=faust.json
@@ -51,9 +54,15 @@ def main(arguments=None):
 
 def _run_masks(options):
     if options.file is not None:
-        data = load_explain_data(options.file)
         _layout_flags(options, forbidden_by="FILE")
-        return drawing.draw_request_mask(data, options.out, _max_positions(options, data.layout))
+        mask = load_mask(options.file)
+        max_positions = _max_positions(options, mask.layout)
+        if mask.positions and options.max_positions is None and not options.full:
+            positions = mask.positions
+        else:
+            positions = drawing.shown_positions(mask.layout, max_positions)
+        return drawing.draw_mask(mask.layout, mask.mask_runs, positions, options.out, "custom",
+                                 title=mask.title)
     flags = _layout_flags(options, forbidden_by="")
     if not flags and options.max_positions is None and not options.full:
         names = SCENARIOS if options.scenario == "all" else [options.scenario]
@@ -66,7 +75,8 @@ def _run_masks(options):
         options.parser.error(str(error))
     if options.max_positions is not None or options.full:
         max_positions = _max_positions(options, layout)
-    return drawing.draw_mask(layout, layout.runs(), options.out, name, max_positions=max_positions)
+    return drawing.draw_mask(layout, layout.runs(), drawing.shown_positions(layout, max_positions),
+                             options.out, name)
 
 
 def _layout_flags(options, forbidden_by):
@@ -176,16 +186,18 @@ def _add_masks(commands):
         "Without flags the four named layouts:\nmask_small, mask_medium with attention_patterns, "
         "mask_large, and mask_custom with\nmask_matrix_custom.npy. With any other flag, or for FILE, "
         "one layout: mask_NAME,\nattention_patterns and mask_matrix_NAME.npy, a boolean matrix of "
-        "what the picture shows.")
+        "what the picture shows\n(`chorus mask --npy` writes the whole one).")
     parser.add_argument("file", nargs="?", metavar="FILE",
-                        help="draw the mask of a request that was explained, instead")
+                        help="written by `chorus mask --json`, `chorus explain --json` or "
+                             "`chorus-plot save`: draw that mask instead")
     parser.add_argument("--scenario", choices=["all", *SCENARIOS], default="all")
     parser.add_argument("--prompts", type=int, metavar="N", help="segments")
     parser.add_argument("--tokens", type=int, metavar="N", help="tokens of each segment")
-    parser.add_argument("--separator", type=int, metavar="N", help="tokens between two segments")
+    parser.add_argument("--separator_tokens", type=int, metavar="N", help="tokens between two segments")
     parser.add_argument("--attached", action="store_true",
                         help="separators belong to the segment before them")
-    parser.add_argument("--prefix", type=int, metavar="N", help="tokens that every segment sees")
+    parser.add_argument("--prefix_length", type=int, metavar="N",
+                        help="tokens that every segment sees")
     parser.add_argument("--generated", type=int, metavar="N", help="rows that see everything")
     shown = parser.add_mutually_exclusive_group()
     shown.add_argument("--max_positions", type=int, metavar="N", help="show at most so many; from 5")

@@ -7,7 +7,7 @@ from chorus_plot import attention_figures, attribution_figure, flowchart, mask_f
 from chorus_plot.attention_statistics import attention_statistics
 from chorus_plot.errors import check
 from chorus_plot.layout import SCENARIOS
-from chorus_plot.sampling import FULL_LENGTH, sampled_positions
+from chorus_plot.sampling import sampled_positions
 
 MAX_FULL_POSITIONS = 2000  # 2,000 x 2,000 squares are as many as a screen can show
 MAX_LAYERS_UNASKED = 4
@@ -23,19 +23,23 @@ def draw_scenario(name, folder):
     """One of the named layouts. `medium` comes with attention_patterns, `custom` with its matrix."""
     pieces, max_positions = SCENARIOS[name]
     layout = pieces.layout()
-    return draw_mask(layout, layout.runs(), folder, name, max_positions=max_positions,
+    return draw_mask(layout, layout.runs(), shown_positions(layout, max_positions), folder, name,
                      with_patterns=name == PATTERNS_SCENARIO, with_matrix=name == "custom")
 
 
-def draw_mask(layout, mask_runs, folder, name, *, title=None, max_positions=None,
-              with_patterns=True, with_matrix=True):
+def shown_positions(layout, max_positions):
+    """At most max_positions of them; None: every one."""
+    if max_positions is not None:
+        return sampled_positions(layout, max_positions)
+    check(layout.length <= MAX_FULL_POSITIONS,
+          f"length is {layout.length}; a full picture has at most {MAX_FULL_POSITIONS} positions")
+    return list(range(layout.length))
+
+
+def draw_mask(layout, mask_runs, positions, folder, name, *, title=None, with_patterns=True,
+              with_matrix=True):
     """mask_NAME, and on demand attention_patterns and mask_matrix_NAME.npy: what the picture shows,
-    boolean [positions, positions]. title None: NAME. max_positions None: every position."""
-    if max_positions is None:
-        check(layout.length <= MAX_FULL_POSITIONS,
-              f"length is {layout.length}; a full picture has at most {MAX_FULL_POSITIONS} positions")
-    positions = (list(range(layout.length)) if max_positions is None else
-                 sampled_positions(layout, max_positions))
+    boolean [positions, positions]."""
     with style.settings():
         figure = mask_figures.mask_figure(layout, mask_runs, positions, title or name)
         paths = style.save(figure, folder, f"mask_{name}")
@@ -46,14 +50,6 @@ def draw_mask(layout, mask_runs, folder, name, *, title=None, max_positions=None
         paths.append(pathlib.Path(folder) / f"mask_matrix_{name}.npy")
         np.save(paths[-1], mask_figures.displayed_matrix(mask_runs, positions))
     return paths
-
-
-def draw_request_mask(data, folder, max_positions):
-    """The mask of an explained request, as the server gave it: mask_custom and its company."""
-    if max_positions is None and data.layout.length > FULL_LENGTH:
-        max_positions = SCENARIOS["custom"].max_positions
-    return draw_mask(data.layout, data.mask_runs, folder, "custom", title="an explained request",
-                     max_positions=max_positions)
 
 
 def default_heads(data):

@@ -78,31 +78,32 @@ class SegmentLayout:
 
 @dataclasses.dataclass(frozen=True)
 class Pieces:
-    """A layout by counts: `prompts` segments of `tokens` each, `separator` tokens between them."""
+    """A layout by counts: `prompts` segments of `tokens` each, separators between them."""
     prompts: int
     tokens: int
-    separator: int
+    separator_tokens: int
     generated: int
-    prefix: int = 0
+    prefix_length: int = 0
     attached: bool = False  # a separator then belongs to the segment before it
 
     def __post_init__(self):
-        for name, least in [("prompts", 1), ("tokens", 1), ("separator", 0), ("generated", 0),
-                            ("prefix", 0)]:
+        for name, least in [("prompts", 1), ("tokens", 1), ("separator_tokens", 0),
+                            ("generated", 0), ("prefix_length", 0)]:
             value = getattr(self, name)
             check(least <= value <= MAX_TOKENS,
                   f"{name} is {value}; it must be {least}..{MAX_TOKENS}")
-        total = self.prefix + self.prompts * (self.tokens + self.separator) + self.generated
+        total = (self.prefix_length + self.prompts * (self.tokens + self.separator_tokens)
+                 + self.generated)
         check(total <= MAX_TOKENS, f"the layout has {total} tokens; at most {MAX_TOKENS}")
 
     def layout(self):
-        stride = self.tokens + self.separator
-        begins = [self.prefix + index * stride for index in range(self.prompts)]
+        stride = self.tokens + self.separator_tokens
+        begins = [self.prefix_length + index * stride for index in range(self.prompts)]
         original_length = begins[-1] + self.tokens
         own = stride if self.attached else self.tokens
         return SegmentLayout(
             tuple(TokenRange(begin, min(begin + own, original_length)) for begin in begins),
-            original_length, original_length + self.generated, self.prefix)
+            original_length, original_length + self.generated, self.prefix_length)
 
 
 class Scenario(typing.NamedTuple):
@@ -112,8 +113,8 @@ class Scenario(typing.NamedTuple):
 
 
 SCENARIOS = {
-    "small": Scenario(Pieces(prompts=3, tokens=15, separator=2, generated=5), None),
-    "medium": Scenario(Pieces(prompts=5, tokens=25, separator=3, generated=8), 30),
-    "large": Scenario(Pieces(prompts=5, tokens=50, separator=4, generated=15), 35),
-    "custom": Scenario(Pieces(prompts=4, tokens=30, separator=3, generated=10), 30),
+    "small": Scenario(Pieces(prompts=3, tokens=15, separator_tokens=2, generated=5), None),
+    "medium": Scenario(Pieces(prompts=5, tokens=25, separator_tokens=3, generated=8), 30),
+    "large": Scenario(Pieces(prompts=5, tokens=50, separator_tokens=4, generated=15), 35),
+    "custom": Scenario(Pieces(prompts=4, tokens=30, separator_tokens=3, generated=10), 30),
 }
