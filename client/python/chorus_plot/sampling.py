@@ -14,8 +14,6 @@ def sampled_positions(layout, max_positions):
     """
     check(max_positions >= MIN_POSITIONS,
           f"max_positions is {max_positions}; at least {MIN_POSITIONS}")
-    if layout.length <= max_positions:
-        return list(range(layout.length))
     kept = dict.fromkeys(_candidates(layout, max_positions))  # ordered, each position once
     positions = sorted(list(kept)[:max_positions])
     while len(positions) < max_positions:
