@@ -1,0 +1,241 @@
+"""The blocking client."""
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+
+import grpc
+
+from chorus_client import channel as channels
+from chorus_client import types as t
+from chorus_client.collector import Collector
+from chorus_client.convert import from_message, to_message
+from chorus_client.errors import ChorusError, Internal, Unavailable, from_rpc_error
+from chorus_client.many import ManyResult, ManyState
+from chorus_client.request import as_request
+from chorus_client.retry import Attempts, RetryPolicy
+from chorus_client.v1 import inference_pb2 as pb
+from chorus_client.v1 import inference_pb2_grpc as services
+
+# How long a stream whose answers are all there may take to end in good order.
+_CLOSE_SECONDS = 2.0
+
+
+class TokenStream:
+    """The chunks of one answer as they come: iterate over it. `prompt_info` is there from the
+    beginning, `finish` after the last chunk. Leaving its `with` block, or `cancel()`, ends the answer
+    on the server too."""
+
+    def __init__(self, call, collector):
+        self._call, self._collector = call, collector
+
+    prompt_info = property(lambda self: self._collector.prompt_info)
+    finish = property(lambda self: self._collector.finish)
+
+    def __iter__(self) -> Iterator[t.TokenChunk]:
+        return self
+
+    def __next__(self) -> t.TokenChunk:
+        try:
+            for response in self._call:
+                chunk = self._collector.add(response)
+                if chunk is not None:
+                    return chunk
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from None
+        if self._collector.finish is None:
+            raise Internal("the stream ended without its last message")
+        raise StopIteration
+
+    def answer(self) -> t.Answer:
+        """Reads what is left; the whole answer."""
+        for _ in self:
+            pass
+        return self._collector.answer()
+
+    def cancel(self):
+        self._call.cancel()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.cancel()
+
+
+class Client:
+    """A connection to one Chorus server; any number of threads may use it.
+
+    target    "HOST:PORT", or any name that gRPC resolves
+    tls       None: not encrypted; Tls() or Tls(files)
+    token     sent as "authorization: Bearer TOKEN"; needs tls, but for this machine
+    deadline  seconds that a call may take, all its attempts together; None: as long as it takes.
+              Every call can say another one
+    retry     what is asked again, and when: RetryPolicy
+    """
+
+    def __init__(self, target, *, tls: channels.Tls | None = None, token: str | None = None,
+                 deadline: float | None = None, retry: RetryPolicy = RetryPolicy()):
+        self.target = target
+        self._metadata = channels.metadata(target, tls, token)
+        self._channel = channels.open_channel(grpc, target, tls)
+        self._stub = services.InferenceStub(self._channel)
+        self._deadline, self._retry = deadline, retry
+
+    def close(self):
+        self._channel.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    # ---- Calls ----
+
+    def generate(self, request: str | t.GenerateRequest, paraphrases: Sequence[str] = (), *,
+                 deadline: float | None = None, **options) -> t.Answer:
+        """The whole answer. `request`: a question, with paraphrases and any option of make_request;
+        or a GenerateRequest. Raises ChorusError."""
+        message = to_message(as_request(request, paraphrases, options))
+
+        def ask(timeout):
+            call = self._stub.Generate(message, timeout=timeout, metadata=self._metadata)
+            return TokenStream(call, Collector()).answer()
+
+        return self._attempt(ask, deadline)
+
+    def stream(self, request: str | t.GenerateRequest, paraphrases: Sequence[str] = (), *,
+               deadline: float | None = None, **options) -> TokenStream:
+        """The answer as it comes; arguments as for `generate`. Returns once the server has taken the
+        request. Asked again only until then: nothing is ever said twice."""
+        message = to_message(as_request(request, paraphrases, options))
+
+        def begin(timeout):
+            call = self._stub.Generate(message, timeout=timeout, metadata=self._metadata)
+            collector = Collector()
+            for response in call:
+                collector.add(response)
+                return TokenStream(call, collector)
+            raise Internal("the stream ended without its first message")
+
+        return self._attempt(begin, deadline)
+
+    def generate_many(self, requests: Iterable[tuple[str, t.GenerateRequest]], *,
+                      max_in_flight: int = 64, deadline: float | None = None,
+                      idle_timeout: float | None = None) -> Iterator[ManyResult]:
+        """Answers of a whole data set over one stream, as they end.
+
+        requests       pairs (request_id, request), taken only as there is room
+        max_in_flight  requests on the way at a time
+        idle_timeout   seconds without any event after which the server counts as dead
+
+        One bad request is one result with an error. A broken stream is opened again, and what has no
+        answer yet is asked again. Raises ChorusError when no attempt is left, or the deadline is over.
+        """
+        state = ManyState(requests, max_in_flight, self._retry)
+        end = self._attempts(deadline)
+        while not state.is_done():
+            try:
+                yield from _Exchange(self._stub, state, self._metadata, end, idle_timeout).results()
+            except ChorusError as error:
+                wait = state.on_broken_stream(error)
+                if wait is None or (end.remaining() is not None and wait >= end.remaining()):
+                    raise
+                time.sleep(wait)
+
+    def explain(self, request: t.ExplainRequest, *, deadline: float | None = None) -> t.ExplainResponse:
+        """What the generated rows looked at: layout, mask, attention per layer, head and segment."""
+        return self._unary("Explain", to_message(request), t.ExplainResponse, deadline)
+
+    def tokenize(self, text: str, *, recognize_special: bool = False,
+                 deadline: float | None = None) -> t.TokenizeResponse:
+        message = pb.TokenizeRequest(text=text, recognize_special=recognize_special)
+        return self._unary("Tokenize", message, t.TokenizeResponse, deadline)
+
+    def detokenize(self, token_ids: Sequence[int], *, skip_special: bool = False,
+                   deadline: float | None = None) -> str:
+        message = pb.DetokenizeRequest(token_ids=token_ids, skip_special=skip_special)
+        return self._unary("Detokenize", message, None, deadline).text
+
+    def model_info(self, *, deadline: float | None = None) -> t.ModelInfo:
+        """What is served, and its limits."""
+        return self._unary("GetModelInfo", pb.GetModelInfoRequest(), t.ModelInfo, deadline)
+
+    # ---- Retries ----
+
+    def _attempts(self, deadline):
+        return Attempts(self._retry, self._deadline if deadline is None else deadline)
+
+    def _unary(self, name, message, answer_class, deadline):
+        def ask(timeout):
+            return getattr(self._stub, name)(message, timeout=timeout, metadata=self._metadata)
+
+        response = self._attempt(ask, deadline)
+        return response if answer_class is None else from_message(answer_class, response)
+
+    def _attempt(self, ask, deadline):
+        """`ask(timeout)` until it succeeds or its error is final."""
+        attempts = self._attempts(deadline)
+        while True:
+            try:
+                return ask(attempts.remaining())
+            except (grpc.RpcError, ChorusError) as failure:
+                error = failure if isinstance(failure, ChorusError) else from_rpc_error(failure)
+                wait = attempts.wait_after(error)
+                if wait is None:
+                    raise error from None
+            time.sleep(wait)
+
+
+class _Exchange:
+    """One GenerateMany stream. A thread reads, so that silence is noticed and Ctrl-C works."""
+
+    def __init__(self, stub, state, metadata, attempts, idle_timeout):
+        self._state, self._idle_timeout = state, idle_timeout
+        self._outbox, self._inbox = queue.SimpleQueue(), queue.SimpleQueue()
+        self._call = stub.GenerateMany(iter(self._outbox.get, None), timeout=attempts.remaining(),
+                                       metadata=metadata)
+
+    def _read(self):
+        end = None
+        try:
+            for event in self._call:
+                self._inbox.put(event)
+        except grpc.RpcError as error:
+            end = from_rpc_error(error)
+        self._inbox.put(end or Unavailable("the server ended the stream before its last answer"))
+
+    def results(self):
+        reader = threading.Thread(target=self._read, name="chorus-generate-many", daemon=True)
+        reader.start()
+        try:
+            while not self._state.is_done():
+                for message in self._state.to_send():
+                    self._outbox.put(message)
+                event = self._next_event()
+                if isinstance(event, ChorusError):
+                    raise event
+                result = None if event is None else self._state.on_event(event)
+                if result is not None:
+                    yield result
+            self._outbox.put(None)
+            reader.join(_CLOSE_SECONDS)
+        finally:
+            self._outbox.put(None)
+            self._call.cancel()
+            reader.join()
+
+    def _next_event(self):
+        """The next event; None when something is due to be sent again before."""
+        until_send = self._state.seconds_to_next_send()
+        idle = None if self._state.all_wait() else self._idle_timeout
+        limits = [seconds for seconds in (until_send, idle) if seconds is not None]
+        with contextlib.suppress(queue.Empty):
+            return self._inbox.get(timeout=min(limits) if limits else None)
+        if idle is not None and (until_send is None or until_send > idle):
+            raise Unavailable(f"the server has said nothing for {idle:g} s")
+        return None

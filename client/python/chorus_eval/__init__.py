@@ -1,0 +1,1 @@
+"""Evaluation of fusion methods on a data set: the command `chorus-eval`."""
