@@ -34,7 +34,7 @@ struct EngineOptions {
   // A worker's batch.
   int32_t max_running_requests = 128;  // paused ones not counted
   int32_t max_step_rows = 512;         // rows of one step: longer prompts are read in chunks
-  int32_t prompt_share_rows = 16;      // see SchedulerOptions
+  int32_t prompt_share_rows = 12;      // see SchedulerOptions
   // Slots that segments may keep which no request uses; 0: nothing outlives its request.
   int32_t max_idle_cache_tokens = std::numeric_limits<int32_t>::max();
   // A request whose reader has taken nothing for this long ends with DEADLINE_EXCEEDED.

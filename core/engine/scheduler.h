@@ -34,7 +34,7 @@ struct StepWork {
 struct SchedulerOptions {
   int32_t max_step_rows = 512;  // >= 1
   // Rows a step for each request that still reads its prompt, while others generate.
-  int32_t prompt_share_rows = 16;  // >= 1
+  int32_t prompt_share_rows = 12;  // >= 1
 };
 
 // Decides which rows run next. A pure function of the requests it is shown and of the step's number.
