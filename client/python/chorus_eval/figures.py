@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import io
 
-FIGURES = ("accuracy", "differences", "cost")
+_MARKERS = "os^Dv<>P*X"
 
 
 class FiguresMissing(Exception):
@@ -57,14 +57,15 @@ def draw_differences(pyplot, summary):
 
 def draw_cost(pyplot, summary):
     figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
-    for method, entry in summary["methods"].items():
-        point = entry["seconds"], entry["accuracy"][summary["metric"]]["mean"]
-        axes.scatter(*point, color="#4878a8")
-        axes.annotate(method, point, xytext=(5, 4), textcoords="offset points", fontsize=9)
+    for index, (method, entry) in enumerate(summary["methods"].items()):
+        axes.plot(entry["seconds"], entry["accuracy"][summary["metric"]]["mean"], linestyle="none",
+                  marker=_MARKERS[index % len(_MARKERS)], markersize=8, alpha=0.8, label=method)
     axes.set_xlim(left=0)
     axes.set_xlabel("seconds an answer, queue and all")
     axes.set_ylabel(summary["metric"])
-    axes.margins(x=0.25)
+    axes.margins(0.1)
+    # Beside the axes: methods that cost and score alike would hide one another's names.
+    figure.legend(loc="outside right upper", frameon=False)
     return figure
 
 
@@ -80,7 +81,7 @@ def make_figures(summary):
     for name, function in draw.items():
         figure = function(pyplot, summary)
         svg, png = io.StringIO(), io.BytesIO()
-        figure.savefig(svg, format="svg", metadata={"Date": None})
+        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
         figure.savefig(png, format="png", dpi=150)
         pyplot.close(figure)
         made[name] = {"svg": svg.getvalue(), "png": png.getvalue()}

@@ -37,7 +37,11 @@ class Journal:
             self._file.close()
             raise JournalError(f"{self.path}: another run writes it") from None
         self._outcomes = {}
-        self._load()
+        try:
+            self._load()
+        except JournalError:
+            self._file.close()
+            raise
 
     def _load(self):
         self._file.seek(0)

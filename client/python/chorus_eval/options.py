@@ -210,10 +210,11 @@ def _add_methods(parser):
 def _add_generation(parser):
     group = parser.add_argument_group("answers")
     group.add_argument("--max-new-tokens", type=count(1), default=32, metavar="N", help="default 32")
-    group.add_argument("--stop", type=text_option, action="append", metavar="TEXT", help="may be given several times")
+    group.add_argument("--stop", type=text_option, action="append", metavar="TEXT",
+                       help="ends an answer; may be given several times")
     group.add_argument("--temperature", type=float, metavar="T", help="default: greedy")
-    group.add_argument("--top-p", type=float, metavar="P")
-    group.add_argument("--top-k", type=int, metavar="K")
+    group.add_argument("--top-p", type=float, metavar="P", help="in (0, 1]; default 1")
+    group.add_argument("--top-k", type=int, metavar="K", help="default 0: off")
     group.add_argument("--seed", type=count(0), default=0, metavar="N",
                        help="of everything drawn, each question with one of its own; default 0")
 

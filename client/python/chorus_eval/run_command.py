@@ -71,12 +71,11 @@ def load(arguments):
     """(questions, number of malformed records left out)."""
     templates = (data.load_templates(arguments.paraphrase_templates) if arguments.paraphrase_templates else ())
     questions, errors = data.load_questions(arguments.data, templates, arguments.format)
-    refuse(errors, arguments.skip_bad)
     if not arguments.make_paraphrases:
         # Before anything is asked: too few paraphrases are malformed data too.
         good, short = data.choose_wordings(questions, arguments.data, arguments.num_paraphrases, arguments.indexes)
-        refuse(short, arguments.skip_bad)
         questions, errors = [question for question, _ in good], errors + short
+    refuse(errors, arguments.skip_bad)
     if not questions:
         raise BadInput(f"{arguments.data}: no question is left")
     return questions[:arguments.limit], len(errors)
@@ -227,6 +226,7 @@ def run_document(arguments, model, num_bad):
     """run.json: what the answers come from. No time of day, no folder: the same for the same run."""
     settings = {name: value for name, value in vars(arguments).items() if name not in _NOT_SETTINGS}
     digest = hashlib.sha256(pathlib.Path(arguments.data).read_bytes()).hexdigest()
-    settings["data"] = pathlib.Path(arguments.data).name
+    for name in ("data", "few_shot", "paraphrase_templates"):
+        settings[name] = settings[name] and pathlib.Path(settings[name]).name
     return {"data": settings["data"], "data_sha256": digest, "bad_records": num_bad, "model": model,
             "settings": settings}
