@@ -218,7 +218,8 @@ class PlanTest(Folder):
 
     def test_paraphrases_are_cleaned_and_new(self):
         question = data.Question("q", "Who is it?", ("Name them.",), ("x",), 1)
-        texts = ['"Who is that?"', "Question: who IS it", "", "name them", "\n- Who could it be?\nmore", "Extra?"]
+        texts = ['"Who is that?"', "Question: who IS it?", "", "name them?", "It is him.",
+                 "Who " * 20 + "?", "\n- Who could it be?\nmore", "Extra?"]
         self.assertEqual(("Who is that?", "Who could it be?"), paraphrasing.choose(question, texts, 2))
 
 

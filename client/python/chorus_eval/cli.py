@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import pathlib
 import sys
 
 from chorus_client import ChorusError
@@ -13,12 +14,14 @@ def rescore(arguments):
     scorer = run_command.make_scorer(arguments)
     metric = run_command.chosen_metric(arguments, scorer)
     records = [results.score_record(record, scorer) for record in results.read_results(arguments.run)]
+    timings = results.read_timings(arguments.run)
     folder = results.results_path(arguments.run).parent
     document = results.read_json(folder / results.RUN)
-    found = summary.summarize(records, results.read_timings(arguments.run), metric, document)
-    output = arguments.output or folder
-    write_outputs(output, records, results.read_timings(arguments.run), found, figures=not arguments.no_figures,
-                  note=run_command.say)
+    found = summary.summarize(records, timings, metric, document)
+    output = pathlib.Path(arguments.output or folder)
+    write_outputs(output, records, timings, found, figures=not arguments.no_figures, note=run_command.say)
+    if document is not None:
+        results.write_json(output / results.RUN, document)
     print(tables.summary_markdown(found), end="")
     return 0
 

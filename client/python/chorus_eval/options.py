@@ -157,7 +157,8 @@ def _add_data(parser):
     group.add_argument("--make-paraphrases", type=count(1), metavar="K",
                        help="let the model reword a question until it has K paraphrases")
     group.add_argument("--paraphrase-instruction", type=containing("{question}"), metavar="TEXT",
-                       help="how the model is asked to; a default stands in the README")
+                       help="how the model is asked to, without a template; default: three examples, then the "
+                            "question")
     choice = group.add_mutually_exclusive_group()
     choice.add_argument("--num-paraphrases", type=count(0), metavar="K",
                         help="the first K paraphrases beside the question; 0: the question alone. Default: all, "
@@ -243,8 +244,8 @@ def make_parser():
 
     compare = commands.add_parser(
         "compare", help="compare two runs", formatter_class=formatter,
-        description="Compares two runs question by question: methods that both have, else each with each. The "
-                    "difference has a paired 95 % bootstrap interval.\n\n  chorus-eval compare a b --metric exact")
+        description="Compares two runs question by question: methods that both have, else each with each.\n"
+                    "The difference has a paired 95 % bootstrap interval.\n\n  chorus-eval compare a b --metric exact")
     compare.add_argument("a", metavar="A", help="folder of a run, or its results.jsonl")
     compare.add_argument("b", metavar="B")
     compare.add_argument("--metric", choices=scoring.METRICS, help="default: contains, or lemma if both have it")
