@@ -36,7 +36,7 @@ class Rewording:
             fusion=t.Fusion(method=t.Method.PER_PROMPT),
             sampling=t.Sampling(temperature=self.temperature, top_p=self.top_p,
                                 seed=seed_of(self.seed, "paraphrase", question.id, number)),
-            stopping=t.Stopping(max_new_tokens=self.max_new_tokens))
+            stopping=t.Stopping(max_new_tokens=self.max_new_tokens, stop=("\n\n",)))
 
 
 def clean(text):
