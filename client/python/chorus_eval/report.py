@@ -79,7 +79,7 @@ def make_report(summary, records, figures):
     parts += [f"<figure>{_inline_svg(figure['svg'])}</figure>\n" for figure in figures.values()]
     cost = tables.cost_rows(summary)
     if cost is not None:
-        parts += ["<h2>Cost of an answer</h2>\n", html_table(*cost)]
+        parts += [f"<h2>Cost of an answer</h2>\n<p>{html.escape(tables.COST_NOTE)}</p>\n", html_table(*cost)]
     parts += [f'<p class="note">{html.escape(tables.METHOD_NOTE)}</p>\n',
               _answers(records, list(summary["methods"]), metric), _settings(run)]
     return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>\n'

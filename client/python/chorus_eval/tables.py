@@ -6,6 +6,9 @@ from chorus_eval.summary import difference
 METHOD_NOTE = ("Intervals hold 95 %, by bootstrap over the questions; differences are paired. per_prompt: "
                "mean over the prompts.")
 
+COST_NOTE = ("Seconds include waiting beside other requests; methods are asked one after another, and later "
+             "ones find segments in the cache that earlier ones left there.")
+
 
 def markdown_table(header, rows):
     """First column to the left, the others to the right."""
@@ -67,7 +70,7 @@ def summary_markdown(summary):
              f"**{summary['metric']}**.", markdown_table(*method_rows(summary))]
     cost = cost_rows(summary)
     if cost is not None:
-        parts += ["Cost of an answer, mean over questions:", markdown_table(*cost)]
+        parts += [f"Cost of an answer, mean over questions. {COST_NOTE}", markdown_table(*cost)]
     return "\n\n".join([*parts, METHOD_NOTE]) + "\n"
 
 
