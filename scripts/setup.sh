@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what Chorus needs on Debian 12 or Ubuntu 24.04: system packages, a Python environment in
-# .venv with the pinned LibTorch, and the default model under models/. Idempotent: about a second
-# when everything is there. Nothing outside the repository changes but system packages.
+# .venv with the pinned LibTorch and the Python client, and the default model under models/.
+# Idempotent: about a second when everything is there. Nothing outside the repository changes but
+# system packages.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 cd "${CHORUS_ROOT}"
@@ -27,12 +28,21 @@ install_packages() {
 
 install_python_packages() {
   local stamp=.venv/chorus-requirements.sha256 want
-  want="$(cat scripts/requirements.txt scripts/requirements-torch.txt | sha256sum)"
+  want="$(cat scripts/requirements.txt scripts/requirements-torch.txt client/python/requirements*.txt | sha256sum)"
   [[ -f "${stamp}" && "$(cat "${stamp}")" == "${want}" ]] && return
   say "making the Python environment .venv (LibTorch is a download of 0.5 GB)"
   [[ -x .venv/bin/python ]] || python3 -m venv .venv
   .venv/bin/python -m pip install --disable-pip-version-check -q --no-deps -r scripts/requirements-torch.txt
   .venv/bin/python -m pip install --disable-pip-version-check -q -r scripts/requirements.txt 2> >(grep -v -e "dependency resolver" -e "^torch 2" >&2)
+  printf '%s' "${want}" >"${stamp}"
+}
+
+# chorus-eval and its like, run from the source: .venv/bin/chorus-eval.
+install_python_client() {
+  local stamp=.venv/chorus-client.sha256 want
+  want="$(cat client/python/{pyproject.toml,setup.py,generate_stubs.py} | sha256sum)"
+  [[ -f "${stamp}" && "$(cat "${stamp}")" == "${want}" ]] && return
+  .venv/bin/python -m pip install --disable-pip-version-check -q --no-build-isolation --no-deps -e client/python
   printf '%s' "${want}" >"${stamp}"
 }
 
@@ -44,4 +54,5 @@ make_default_model() {
 
 install_packages
 install_python_packages
+install_python_client
 make_default_model
