@@ -27,6 +27,12 @@ class RowIntervals {
   static RowIntervals FromLayout(const SegmentLayout& layout, int32_t length,
                                  bool split_segment_columns);
 
+  // The same keys for layers with an AttentionWindow: intervals are cut where positions jump
+  // (`layout` is the one that these come from) and position_shift is set. Row q then sees, under a
+  // window, { k : k in one of its run's intervals, k <= q, and the window allows the positions of
+  // q and k }. An interval's begin is still the layout's, not the window's: see FromLayout on bits.
+  RowIntervals CutAtPositions(const SegmentLayout& layout) const;
+
   // In row order; together they cover [0, length) exactly once.
   const std::vector<Run>& runs() const { return runs_; }
 
