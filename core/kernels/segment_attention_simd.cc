@@ -378,9 +378,11 @@ void UpdateGroup(const float* q, int32_t head_dim, float factor, const Block& bl
     default:
       break;
   }
+  if (visible.begin > 0) [[unlikely]] {
+    for (int g = 0; g < kGroup; ++g) std::fill_n(weights[g], visible.begin, kMinusInfinity);
+  }
   float corrections[kGroup];
   for (int g = 0; g < kGroup; ++g) {
-    std::fill_n(weights[g], visible.begin, kMinusInfinity);
     corrections[g] = SoftmaxBlock(num_keys, weights[g], state.max[g], state.sum[g]);
   }
   if (block.has_bfloat16_rows) {
