@@ -158,7 +158,8 @@ TEST(FusionStrategyTest, AllMethodsUseTheSameSegments) {
   for (const SegmentUse& use : attention.sequences[0].uses) hashes.insert(use.hash);
   EXPECT_THAT(hashes, SizeIs(4));
   for (const FusionMethod method : {FusionMethod::kLogitMean, FusionMethod::kVote}) {
-    for (const SequencePlan& sequence : PlanFusion(SimpleRequest(method, 4))->sequences) {
+    const FusionPlan plan = *PlanFusion(SimpleRequest(method, 4));
+    for (const SequencePlan& sequence : plan.sequences) {
       ASSERT_THAT(sequence.uses, SizeIs(2));
       for (const SegmentUse& use : sequence.uses) EXPECT_TRUE(hashes.contains(use.hash));
       EXPECT_EQ(sequence.uses[1].begin_position, 3);
