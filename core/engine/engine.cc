@@ -93,7 +93,7 @@ absl::StatusOr<RequestHandle> Engine::Submit(Request request, std::shared_ptr<To
   if (absl::Status status = ValidateSize(request, model_info(), options()); !status.ok()) {
     return reject(RejectReason::kTooLarge, std::move(status));
   }
-  absl::StatusOr<FusionPlan> plan = PlanFusion(request);
+  absl::StatusOr<FusionPlan> plan = PlanFusion(request, model_info().layer_windows);
   if (!plan.ok()) return reject(RejectReason::kInvalid, plan.status());
   if (absl::Status status = ValidatePositions(request, *plan, model_info()); !status.ok()) {
     return reject(RejectReason::kTooLarge, std::move(status));

@@ -1,6 +1,7 @@
 #include "core/engine/fusion_strategy.h"
 
 #include <algorithm>
+#include <limits>
 #include <numeric>
 #include <optional>
 #include <utility>
@@ -108,9 +109,20 @@ uint64_t UseHash(uint64_t prefix_hash, int32_t begin_position, absl::Span<const 
   return ContentHash(tokens) ^ (ContentHash(head) * 0x9e3779b97f4a7c15ull);
 }
 
+// Segments may be moved by multiples of this many positions: see SegmentUse::moved_by.
+int32_t MoveUnit(absl::Span<const AttentionWindow> layer_windows) {
+  int64_t unit = 1;
+  for (const AttentionWindow& window : layer_windows) {
+    if (window.kind == AttentionWindow::Kind::kChunked) unit = std::lcm(unit, int64_t{window.size});
+    // No position is as large: nothing is moved.
+    unit = std::min<int64_t>(unit, std::numeric_limits<int32_t>::max());
+  }
+  return static_cast<int32_t>(unit);
+}
+
 // The segment uses of `sequence`; `own_tails`: ranges at segments' ends that stay its own.
 std::vector<SegmentUse> PlanUses(const SequencePlan& sequence,
-                                 const std::vector<TokenRange>& own_tails) {
+                                 const std::vector<TokenRange>& own_tails, int32_t move_unit) {
   const SegmentLayout& layout = sequence.layout;
   const absl::Span<const int32_t> token_ids = sequence.token_ids;
   const int32_t prefix_length = layout.prefix_length();
@@ -130,7 +142,7 @@ std::vector<SegmentUse> PlanUses(const SequencePlan& sequence,
     SegmentUse use = {.tokens = tokens, .sees_prefix = has_prefix};
     const int32_t position = layout.PositionOf(tokens.begin);
     if (!has_prefix && layout.position_mode() == PositionMode::kSequential) {
-      use.moved_by = position;
+      use.moved_by = position - position % move_unit;
     }
     use.begin_position = position - use.moved_by;
     use.hash = UseHash(prefix_hash, use.begin_position,
@@ -204,7 +216,8 @@ absl::StatusOr<SequencePlan> PlainSequence(const Request& request, int32_t promp
   AppendTokens(prompt, &sequence.token_ids);
   AppendTokens(request.suffix, &sequence.token_ids);
   const int32_t length = sequence.layout.length();
-  sequence.uses = PlanUses(sequence, {{length - 1, length}});
+  // One segment at its own place: nothing is moved.
+  sequence.uses = PlanUses(sequence, {{length - 1, length}}, /*move_unit=*/1);
   return sequence;
 }
 
@@ -226,7 +239,7 @@ absl::Status AddCompanions(const Request& request, const std::vector<int32_t>& o
   return absl::OkStatus();
 }
 
-absl::StatusOr<FusionPlan> PlanAttention(const Request& request) {
+absl::StatusOr<FusionPlan> PlanAttention(const Request& request, int32_t move_unit) {
   const std::vector<int32_t> order = PromptOrder(request);
   CHORUS_ASSIGN_OR_RETURN(SegmentLayout layout, SegmentedLayout(request, order));
   SequencePlan sequence = {.token_ids = SegmentedTokens(request, order),
@@ -244,7 +257,7 @@ absl::StatusOr<FusionPlan> PlanAttention(const Request& request) {
   generation.prompt_tokens = sequence.token_ids;
   const std::vector<TokenRange> final_ranges =
       PlanFirstToken(request, order, sequence.layout, &generation);
-  sequence.uses = PlanUses(sequence, final_ranges);
+  sequence.uses = PlanUses(sequence, final_ranges, move_unit);
   AddOwnRows(0, sequence, final_ranges, &generation);
 
   FusionPlan plan;
@@ -318,10 +331,12 @@ void AddCompanionSize(const Request& request, RequestSize* size) {
 
 }  // namespace
 
-absl::StatusOr<FusionPlan> PlanFusion(const Request& request) {
+absl::StatusOr<FusionPlan> PlanFusion(const Request& request,
+                                      absl::Span<const AttentionWindow> layer_windows) {
   CHORUS_ASSIGN_OR_RETURN(FusionPlan plan, request.fusion.method == FusionMethod::kAttention
-                                               ? PlanAttention(request)
+                                               ? PlanAttention(request, MoveUnit(layer_windows))
                                                : PlanSequences(request));
+  plan.has_windows = !layer_windows.empty();
   const RequestSize size = SizeOf(request);
   plan.prompt_tokens = static_cast<int32_t>(size.prompt_tokens);
   plan.num_slots = size.num_slots;

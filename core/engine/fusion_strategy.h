@@ -4,9 +4,11 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 
 #include "core/engine/request.h"
 #include "core/engine/step_plan.h"
+#include "core/segment/attention_window.h"
 #include "core/segment/key_units.h"
 #include "core/segment/segment_layout.h"
 
@@ -20,7 +22,10 @@ struct SegmentUse {
   int32_t begin_position = 0;  // of its first token where it is computed
   // How far its keys are turned to stand where the layout has them. Not 0 for the segments of
   // SEQUENTIAL positions without a prefix: they are computed at position 0, whether the cache knows
-  // them or not, so that a request gets the same bits from a cold and from a warm cache.
+  // them or not, so that a request gets the same bits from a cold and from a warm cache. A sliding
+  // window goes along, as it looks at differences of positions only. Chunks of positions do not:
+  // where a layer has them, a segment is computed at its place's remainder by the chunk size and
+  // moved by whole chunks, so that it is cut where it would be in its place.
   int32_t moved_by = 0;
   uint64_t hash = 0;  // of all that identifies it, the same in every worker: for placement only
 };
@@ -98,15 +103,18 @@ struct FusionPlan {
   std::vector<GenerationPlan> generations;
   // ATTENTION: caller's index of each segment of the fused sequence, which is the first one.
   std::vector<int32_t> segment_prompts;
+  bool has_windows = false;       // the model has layers with an AttentionWindow
   int32_t prompt_tokens = 0;     // rows to encode
   int64_t num_slots = 0;         // KV slots for every row it can ever run, at most
 };
 
-// Plans `request`. Prompts stand in canonical order (ContentHash, then content, then weight; each
-// weight goes with its prompt) where that makes the answer independent of the caller's order:
-// OVERLAPPING positions without separator, the logit methods, and VOTE's ties.
-// REQUIRES: ValidateRequest has accepted the request. INVALID_ARGUMENT if a layout cannot be.
-absl::StatusOr<FusionPlan> PlanFusion(const Request& request);
+// Plans `request` for a model with these ModelInfo::layer_windows. Prompts stand in canonical order
+// (ContentHash, then content, then weight; each weight goes with its prompt) where that makes the
+// answer independent of the caller's order: OVERLAPPING positions without separator, the logit
+// methods, and VOTE's ties. REQUIRES: ValidateRequest has accepted the request. INVALID_ARGUMENT if
+// a layout cannot be.
+absl::StatusOr<FusionPlan> PlanFusion(const Request& request,
+                                      absl::Span<const AttentionWindow> layer_windows = {});
 
 // Tokens of `request`, the shared prefix counted once, without planning it; companion sequences
 // included.

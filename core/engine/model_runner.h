@@ -2,9 +2,12 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
+
 #include "core/engine/step_plan.h"
+#include "core/segment/attention_window.h"
 
 namespace chorus {
 
@@ -24,6 +27,9 @@ struct ModelInfo {
   int32_t num_kv_heads = 0;
   int32_t head_dim = 0;
   int32_t hidden_size = 0;
+  // What each layer's attention is limited to, [num_layers]; empty if every layer sees everything.
+  // If not empty, runs of a step must have their windowed intervals and positions.
+  std::vector<AttentionWindow> layer_windows;
 };
 
 // Runs steps of a model: the border between the engine, which knows no torch, and the model. Used

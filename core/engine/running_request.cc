@@ -23,7 +23,10 @@ RunningRequest::RunningRequest(std::unique_ptr<PendingRequest> pending, SegmentC
       const SequencePlan& sequence = plan().sequences[index];
       sequences_[index] = std::make_unique<Sequence>(
           &sequence, &generations_.back()->token_ids(),
-          sequence.layout.length() + request().stopping.max_new_tokens, sequence.scales_segments);
+          Sequence::Options{
+              .max_length = sequence.layout.length() + request().stopping.max_new_tokens,
+              .split_segment_columns = sequence.scales_segments,
+              .has_windows = plan().has_windows});
     }
   }
   if (request().fusion.method == FusionMethod::kVote) kept_events_.resize(generations_.size());

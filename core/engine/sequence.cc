@@ -29,10 +29,14 @@ int64_t CountPrivate(const SequencePlan& plan) {
 }  // namespace
 
 Sequence::Sequence(const SequencePlan* plan, const std::vector<int32_t>* generated,
-                   int32_t max_length, bool split_segment_columns)
+                   const Options& options)
     : plan_(*plan),
       generated_(*generated),
-      row_intervals_(RowIntervals::FromLayout(plan_.layout, max_length, split_segment_columns)) {}
+      row_intervals_(RowIntervals::FromLayout(plan_.layout, options.max_length,
+                                              options.split_segment_columns)),
+      windowed_intervals_(options.has_windows
+                              ? std::optional(row_intervals_.CutAtPositions(plan_.layout))
+                              : std::nullopt) {}
 
 int32_t Sequence::num_tokens() const {
   return prompt_length() + static_cast<int32_t>(generated_.size());

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "absl/container/flat_hash_set.h"
@@ -23,9 +24,12 @@ struct KvNeed {
 class Sequence {
  public:
   // `plan` and `generated` (shared by all sequences of a generation) must outlive the sequence.
-  // `max_length`: tokens that it can ever hold, prompt and generated.
-  Sequence(const SequencePlan* plan, const std::vector<int32_t>* generated, int32_t max_length,
-           bool split_segment_columns);
+  struct Options {
+    int32_t max_length = 0;  // tokens that it can ever hold, prompt and generated
+    bool split_segment_columns = false;
+    bool has_windows = false;  // the model has layers with an AttentionWindow
+  };
+  Sequence(const SequencePlan* plan, const std::vector<int32_t>* generated, const Options& options);
 
   // Prompt and generated tokens so far.
   int32_t num_tokens() const;
@@ -41,6 +45,10 @@ class Sequence {
   const SequencePlan& plan() const { return plan_; }
   // Of every row that the sequence can ever hold.
   const RowIntervals& row_intervals() const { return row_intervals_; }
+  // The same rows' intervals cut at positions; null if the model has no layer with a window.
+  const RowIntervals* windowed_intervals() const {
+    return windowed_intervals_.has_value() ? &*windowed_intervals_ : nullptr;
+  }
 
   // The segment of plan().uses[i]; null once a moved one has been let go.
   CachedSegment* segment(size_t i) const { return pins_[i].get(); }
@@ -66,6 +74,7 @@ class Sequence {
   const SequencePlan& plan_;
   const std::vector<int32_t>& generated_;
   const RowIntervals row_intervals_;
+  const std::optional<RowIntervals> windowed_intervals_;
   std::vector<SegmentPin> pins_;        // one a use
   std::vector<int32_t> slots_;          // by token
   std::vector<int32_t> private_slots_;  // those of slots_ that no pinned segment holds

@@ -1,6 +1,7 @@
 #include "core/engine/step_plan_builder.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "absl/container/flat_hash_map.h"
@@ -34,6 +35,10 @@ class Builder {
   // Returns the step's row of rows.begin.
   int32_t AddRows(const Sequence& sequence, TokenRange rows);
   void AddRun(const Sequence& sequence, TokenRange rows, const RowIntervals::Run& run);
+  using Keys = absl::Span<const KeyInterval>;
+  // Adds a run's intervals and, if the model has windows, the windowed ones.
+  void AddIntervals(Keys keys, const std::optional<Keys>& windowed_keys, int32_t query_end,
+                    AttentionRun& run);
   void AddInterval(KeyInterval keys, int32_t query_end);
   int32_t TableBegin(const void* owner, absl::Span<const int32_t> first,
                      absl::Span<const int32_t> second);
@@ -68,11 +73,14 @@ void Builder::AddSegment(const StepWork& work) {
   added.table_begin =
       TableBegin(&segment, prefix == nullptr ? absl::Span<const int32_t>() : prefix->slots(),
                  segment.slots());
-  added.interval_begin = static_cast<int32_t>(attention.intervals.size());
-  const int32_t query_end = prefix_length + rows.end;
-  AddInterval({0, prefix_length}, query_end);
-  AddInterval({prefix_length, prefix_length + segment.num_tokens()}, query_end);
-  added.interval_end = static_cast<int32_t>(attention.intervals.size());
+  added.position_begin = segment.begin_position() + rows.begin;
+  const KeyInterval keys[] = {
+      {0, prefix_length},
+      {prefix_length, prefix_length + segment.num_tokens(), /*is_segment=*/false,
+       /*position_shift=*/segment.begin_position() - prefix_length}};
+  const bool has_windows = work.request->plan().has_windows;
+  AddIntervals(keys, has_windows ? std::optional<Keys>(keys) : std::nullopt,
+               prefix_length + rows.end, added);
   attention.runs.push_back(added);
   for (int32_t i = rows.begin; i < rows.end; ++i) {
     plan_.token_ids.push_back(segment.token_ids()[i]);
@@ -183,9 +191,11 @@ void Builder::AddRun(const Sequence& sequence, TokenRange rows, const RowInterva
   added.row_end = added.row_begin + rows.length();
   added.query_begin = rows.begin;
   added.table_begin = TableBegin(&sequence, sequence.slots(), {});
-  added.interval_begin = static_cast<int32_t>(attention.intervals.size());
-  for (const KeyInterval& keys : run.keys) AddInterval(keys, rows.end);
-  added.interval_end = static_cast<int32_t>(attention.intervals.size());
+  added.position_begin = sequence.PositionAt(rows.begin);
+  const RowIntervals* const windowed = sequence.windowed_intervals();
+  std::optional<Keys> windowed_keys;
+  if (windowed != nullptr) windowed_keys = windowed->RunOf(rows.begin).keys;
+  AddIntervals(run.keys, windowed_keys, rows.end, added);
   const bool is_fused = rows.begin >= sequence.plan().layout.original_length();
   if (is_fused && sequence.plan().scales_segments) added.scaling = scaling_;
   attention.runs.push_back(added);
@@ -194,6 +204,22 @@ void Builder::AddRun(const Sequence& sequence, TokenRange rows, const RowInterva
     plan_.positions.push_back(sequence.PositionAt(index));
     plan_.slots.push_back(sequence.SlotAt(index));
   }
+}
+
+void Builder::AddIntervals(Keys keys, const std::optional<Keys>& windowed_keys, int32_t query_end,
+                           AttentionRun& run) {
+  const std::vector<KeyInterval>& intervals = plan_.attention.intervals;
+  // Keys that no position jump cuts need no list of their own.
+  const bool is_shared = windowed_keys.has_value() && windowed_keys->size() == keys.size();
+  run.interval_begin = static_cast<int32_t>(intervals.size());
+  for (const KeyInterval& each : is_shared ? *windowed_keys : keys) AddInterval(each, query_end);
+  run.interval_end = static_cast<int32_t>(intervals.size());
+  if (!windowed_keys.has_value()) return;
+  run.windowed_begin = is_shared ? run.interval_begin : run.interval_end;
+  if (!is_shared) {
+    for (const KeyInterval& each : *windowed_keys) AddInterval(each, query_end);
+  }
+  run.windowed_end = static_cast<int32_t>(intervals.size());
 }
 
 // Clipped to what the run's last row sees.

@@ -76,18 +76,26 @@ HWY_EXPORT(ExpInPlace);
 }  // namespace
 
 AttentionStatistics::AttentionStatistics(const AttentionPlan& plan, const AttentionRun& run,
-                                         int32_t row, const KeyUnits& units, int32_t num_heads)
+                                         int32_t row, const KeyUnits& units, int32_t num_heads,
+                                         const AttentionWindow& window)
     : row_(row),
       num_heads_(num_heads),
       num_units_(units.num_units),
       unit_num_keys_(units.num_units, 0) {
   CHECK(row >= run.row_begin && row < run.row_end);
   if (run.scaling >= 0) temperature_ = plan.scalings[run.scaling].temperature;
+  const bool is_full = window.is_full();
   const int32_t visible_end = run.query_begin + (row - run.row_begin) + 1;
-  for (int32_t i = run.interval_begin; i < run.interval_end; ++i) {
-    const KeyInterval& interval = plan.intervals[i];
-    AppendInterval(interval, std::min(interval.end, visible_end),
-                   run.scaling >= 0 && interval.is_segment, units);
+  const int32_t first_position =
+      is_full ? 0 : window.FirstPosition(run.position_begin + (row - run.row_begin));
+  const int32_t interval_end = is_full ? run.interval_end : run.windowed_end;
+  for (int32_t i = is_full ? run.interval_begin : run.windowed_begin; i < interval_end; ++i) {
+    KeyInterval interval = plan.intervals[i];
+    interval.end = std::min(interval.end, visible_end);
+    const int32_t hidden_end = is_full ? 0 : first_position - interval.position_shift;
+    const int32_t first_key = std::max(interval.begin, hidden_end);
+    if (first_key >= interval.end) continue;
+    AppendInterval(interval, first_key, run.scaling >= 0 && interval.is_segment, units);
   }
   block_max_.Resize(num_heads, blocks_.size());
   blocks_.push_back({std::numeric_limits<int32_t>::max(), static_cast<int32_t>(pieces_.size())});
@@ -103,18 +111,21 @@ void AttentionStatistics::SetWantsLogits(bool wants_logits) {
   mean_logits_.Resize(num_heads_, num_units_);
 }
 
-// Appends the blocks of keys [interval.begin, end), and their pieces.
-void AttentionStatistics::AppendInterval(const KeyInterval& interval, int32_t end, bool is_scaled,
-                                         const KeyUnits& units) {
+// Appends the blocks of an interval from the one with first_key on, and their pieces. Blocks are
+// counted from the interval's begin all the same.
+void AttentionStatistics::AppendInterval(const KeyInterval& interval, int32_t first_key,
+                                         bool is_scaled, const KeyUnits& units) {
   auto range =
-      std::lower_bound(units.ranges.begin(), units.ranges.end(), interval.begin,
+      std::lower_bound(units.ranges.begin(), units.ranges.end(), first_key,
                        [](const KeyUnits::Range& range, int32_t key) { return range.end <= key; });
-  for (int32_t key = interval.begin; key < end; key += kKeyBlock) {
-    const int32_t block_end = std::min(key + kKeyBlock, end);
+  const int32_t num_hidden = (first_key - interval.begin) / kKeyBlock * kKeyBlock;
+  for (int32_t key = interval.begin + num_hidden; key < interval.end; key += kKeyBlock) {
+    const int32_t block_end = std::min(key + kKeyBlock, interval.end);
+    const int32_t visible = std::max(key, first_key);
     const auto block = static_cast<int32_t>(blocks_.size());
     blocks_.push_back({key, static_cast<int32_t>(pieces_.size()), is_scaled});
     for (; range != units.ranges.end() && range->begin < block_end; ++range) {
-      const int32_t begin = std::max(range->begin, key) - key;
+      const int32_t begin = std::max(range->begin, visible) - key;
       pieces_.push_back({begin, std::min(range->end, block_end) - key, range->unit, block});
       unit_num_keys_[range->unit] += pieces_.back().end - begin;
       if (range->end > block_end) break;  // the next block goes on with it

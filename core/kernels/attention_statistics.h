@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/segment/attention_plan.h"
+#include "core/segment/attention_window.h"
 #include "core/segment/key_units.h"
 
 namespace chorus {
@@ -57,9 +58,10 @@ class HeadRows {
 // within one, threads write apart from each other.
 class AttentionStatistics {
  public:
-  // `run` of `plan` holds `row`. Keeps none of the references. REQUIRES: units in order.
+  // `run` of `plan` holds `row`; `window`: of the layers that are to come. Keeps none of the
+  // references. REQUIRES: units in order.
   AttentionStatistics(const AttentionPlan& plan, const AttentionRun& run, int32_t row,
-                      const KeyUnits& units, int32_t num_heads);
+                      const KeyUnits& units, int32_t num_heads, const AttentionWindow& window);
 
   int32_t row() const { return row_; }
   int32_t num_units() const { return num_units_; }
@@ -104,7 +106,7 @@ class AttentionStatistics {
   std::span<const T> UnitsOf(const HeadRows<T>& rows, int32_t head) const {
     return {rows[head], static_cast<size_t>(num_units_)};
   }
-  void AppendInterval(const KeyInterval& interval, int32_t end, bool is_scaled,
+  void AppendInterval(const KeyInterval& interval, int32_t first_key, bool is_scaled,
                       const KeyUnits& units);
   int32_t BlockOf(int32_t key) const;
   std::span<const KeyPiece> PiecesOf(int32_t block) const;

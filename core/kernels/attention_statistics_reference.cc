@@ -35,10 +35,15 @@ std::vector<SeenKey> SeenKeys(const AttentionPlan& plan, const AttentionRun& run
   const AttentionShape& shape = args.shape;
   const int32_t kv_head = head / (shape.num_heads / shape.num_kv_heads);
   const int32_t query = run.query_begin + (row - run.row_begin);
+  const int32_t position = run.position_begin + (row - run.row_begin);
+  const bool is_full = args.window.is_full();
+  const int32_t interval_begin = is_full ? run.interval_begin : run.windowed_begin;
+  const int32_t interval_end = is_full ? run.interval_end : run.windowed_end;
   std::vector<SeenKey> keys;
-  for (int32_t i = run.interval_begin; i < run.interval_end; ++i) {
+  for (int32_t i = interval_begin; i < interval_end; ++i) {
     const KeyInterval& interval = plan.intervals[i];
     for (int32_t k = interval.begin; k < interval.end && k <= query; ++k) {
+      if (!is_full && !args.window.Allows(position, k + interval.position_shift)) continue;
       const int64_t slot = plan.slot_table[run.table_begin + k];
       SeenKey key;
       for (const KeyUnits::Range& range : units.ranges) {

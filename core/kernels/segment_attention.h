@@ -6,6 +6,7 @@
 #include "core/base/thread_pool.h"
 #include "core/kernels/attention_statistics.h"
 #include "core/segment/attention_plan.h"
+#include "core/segment/attention_window.h"
 
 namespace chorus {
 
@@ -37,6 +38,8 @@ struct AttentionArgs {
   float* out = nullptr;       // [num_rows, num_heads, head_dim]
   float* log_sum_exp = nullptr;  // [num_rows, num_heads] natural log, or null; -infinity for a row
                                  // that attends to nothing (its output is zero)
+  // The layer's window. Not full: the runs' windowed intervals are read instead of the others.
+  AttentionWindow window;
   std::span<AttentionStatistics> statistics;  // ascending by row, and filled; empty: none wanted
 };
 
@@ -44,8 +47,9 @@ struct AttentionArgs {
 void SegmentAttentionReference(const AttentionPlan& plan, const AttentionArgs& args);
 
 // Streams over key blocks with an online softmax; no L x L mask, memory O(rows). A row's result
-// depends on its own interval list and slots only, bit for bit: not on how rows are split into
-// runs, tiles or threads.
+// depends on its own interval list, position and slots only, bit for bit: not on how rows are split
+// into runs, tiles or threads. Blocks are counted from an interval's begin under a window too;
+// those that no row sees any of are not read.
 void SegmentAttentionCpu(const AttentionPlan& plan, const AttentionArgs& args, ThreadPool& pool);
 
 }  // namespace chorus

@@ -51,7 +51,7 @@ class SplitWork {
     int64_t num_floats = 0;
     for (const AttentionTask& task : tasks) {
       first_item_.push_back(static_cast<int64_t>(items_.size()));
-      ForEachChunk(plan, task, [&](const KeyChunk& chunk) {
+      ForEachChunk(plan, task, args.window, [&](const KeyChunk& chunk) {
         items_.push_back({&task, chunk, num_floats});
         // max, sum, values; rounded up so that values stay aligned.
         num_floats += 2 * kMaxTaskQueries + int64_t{task.num_queries()} * padded_;

@@ -50,14 +50,19 @@ void ReferenceRow(const AttentionPlan& plan, const AttentionRun& run, const Atte
   const int32_t kv_head = head / (shape.num_heads / shape.num_kv_heads);
   const int32_t query = run.query_begin + (row - run.row_begin);
   const int64_t row_head = int64_t{row} * shape.num_heads + head;
+  const int32_t position = run.position_begin + (row - run.row_begin);
   const float* q = args.q + row_head * head_dim;
+  const AttentionWindow& window = args.window;
+  const int32_t interval_begin = window.is_full() ? run.interval_begin : run.windowed_begin;
+  const int32_t interval_end = window.is_full() ? run.interval_end : run.windowed_end;
 
   Part others, segments;
-  for (int32_t i = run.interval_begin; i < run.interval_end; ++i) {
+  for (int32_t i = interval_begin; i < interval_end; ++i) {
     const KeyInterval& interval = plan.intervals[i];
     const bool is_scaled = run.scaling >= 0 && interval.is_segment;
     Part& part = is_scaled ? segments : others;
     for (int32_t k = interval.begin; k < interval.end && k <= query; ++k) {
+      if (!window.is_full() && !window.Allows(position, k + interval.position_shift)) continue;
       const int64_t slot = plan.slot_table[run.table_begin + k];
       const int64_t offset = (slot * shape.num_kv_heads + kv_head) * head_dim;
       double dot = 0.0;

@@ -57,6 +57,24 @@ struct Block {
   const uint16_t* bfloat16_rows[kKeyBlock];  // [head_dim] each, instead of value_rows
 };
 
+// Keys [begin, end) of a block that a row sees; those before them a window hides.
+struct BlockKeys {
+  int32_t begin = 0;
+  int32_t end = 0;
+};
+
+// Of the block of keys [begin, end); begin >= end: none. A block's keys that a row does not see
+// take no part in the row's result, so that it is the same whichever rows share the block.
+HWY_INLINE BlockKeys VisibleKeys(const AttentionTask& task, const AttentionWindow& window,
+                                 const KeyChunk& chunk, int32_t row, int32_t begin, int32_t end) {
+  BlockKeys visible = {0, std::min(task.QueryIndex(row) + 1, end) - begin};
+  if (!window.is_full()) {
+    const int32_t first_key = window.FirstPosition(task.Position(row)) - chunk.position_shift;
+    visible.begin = std::max(0, first_key - begin);
+  }
+  return visible;
+}
+
 // A word of bfloat16 holds two dims, the even one in its lower half.
 HWY_INLINE FloatVector EvenFloats(WordVector words) {
   return hn::BitCast(FloatTag(), hn::ShiftLeft<16>(words));
@@ -301,7 +319,7 @@ HWY_INLINE FloatVector LoadValue(const Block& block, int32_t key, int32_t dim) {
 // values[g] = values[g] * corrections[g] + sum_j weights[g][j] v_j over kVectors vectors of dims.
 template <int kGroup, int kVectors, bool kIsBFloat16>
 HWY_INLINE void AddValues(const float (*weights)[kKeyBlock], const float* corrections,
-                          const Block& block, int32_t num_keys, int32_t dim, float* values,
+                          const Block& block, BlockKeys visible, int32_t dim, float* values,
                           int32_t padded) {
   const FloatTag d;
   FloatVector sums[kGroup][kVectors];
@@ -313,7 +331,7 @@ HWY_INLINE void AddValues(const float (*weights)[kKeyBlock], const float* correc
       sums[g][v] = hn::Mul(hn::Load(d, old), hn::Set(d, corrections[g]));
     }
   }
-  for (int32_t j = 0; j < num_keys; ++j) {
+  for (int32_t j = visible.begin; j < visible.end; ++j) {
     FloatVector value[kVectors];
 #pragma GCC unroll 16
     for (int v = 0; v < kVectors; ++v) {
@@ -337,23 +355,24 @@ HWY_INLINE void AddValues(const float (*weights)[kKeyBlock], const float* correc
 
 template <int kGroup, bool kIsBFloat16>
 void AddAllValues(const float (*weights)[kKeyBlock], const float* corrections, const Block& block,
-                  int32_t num_keys, int32_t head_dim, float* values) {
+                  BlockKeys visible, int32_t head_dim, float* values) {
   const int32_t padded = PaddedHeadDim(head_dim);
   int32_t dim = 0;
   for (; dim + 4 * kLanes <= padded; dim += 4 * kLanes) {
-    AddValues<kGroup, 4, kIsBFloat16>(weights, corrections, block, num_keys, dim, values, padded);
+    AddValues<kGroup, 4, kIsBFloat16>(weights, corrections, block, visible, dim, values, padded);
   }
   for (; dim < padded; dim += kLanes) {
-    AddValues<kGroup, 1, kIsBFloat16>(weights, corrections, block, num_keys, dim, values, padded);
+    AddValues<kGroup, 1, kIsBFloat16>(weights, corrections, block, visible, dim, values, padded);
   }
 }
 
 // One block for the kGroup heads of one row. state: of the first of them.
 template <int kGroup>
 void UpdateGroup(const HeadGroup& heads, int32_t head_dim, float factor, const Block& block,
-                 int32_t num_keys, const SoftmaxState& state) {
+                 BlockKeys visible, const SoftmaxState& state) {
   const float* q = heads.q;
   HWY_ALIGN float weights[kGroup][kKeyBlock];
+  const int32_t num_keys = visible.end;
   int32_t column = 0;
   for (; num_keys - column > 3 * kLanes; column += 4 * kLanes) {
     Logits<kGroup, 4>(q, head_dim, block.keys, factor, weights, column);
@@ -374,6 +393,9 @@ void UpdateGroup(const HeadGroup& heads, int32_t head_dim, float factor, const B
   for (AttentionStatistics& statistics : heads.statistics) {
     statistics.AddLogits(block.begin, heads.head, kGroup, weights[0]);
   }
+  if (visible.begin > 0) [[unlikely]] {
+    for (int g = 0; g < kGroup; ++g) std::fill_n(weights[g], visible.begin, kMinusInfinity);
+  }
   float corrections[kGroup];
   for (int g = 0; g < kGroup; ++g) {
     corrections[g] = SoftmaxBlock(num_keys, weights[g], state.max[g], state.sum[g]);
@@ -382,30 +404,30 @@ void UpdateGroup(const HeadGroup& heads, int32_t head_dim, float factor, const B
     statistics.AddWeights(block.begin, heads.head, kGroup, weights[0], state.max);
   }
   if (block.has_bfloat16_rows) {
-    AddAllValues<kGroup, true>(weights, corrections, block, num_keys, head_dim, state.values);
+    AddAllValues<kGroup, true>(weights, corrections, block, visible, head_dim, state.values);
   } else {
-    AddAllValues<kGroup, false>(weights, corrections, block, num_keys, head_dim, state.values);
+    AddAllValues<kGroup, false>(weights, corrections, block, visible, head_dim, state.values);
   }
 }
 
 // `heads`: all of the task, of one row.
 void UpdateRow(HeadGroup heads, const AttentionTask& task, int32_t head_dim, float factor,
-               const Block& block, int32_t num_keys, SoftmaxState state) {
+               const Block& block, BlockKeys visible, SoftmaxState state) {
   const int32_t padded = PaddedHeadDim(head_dim);
   for (int32_t head = 0; head < task.num_heads;) {
     const int32_t group = std::min(kMaxGroup, task.num_heads - head);
     switch (group) {
       case 1:
-        UpdateGroup<1>(heads, head_dim, factor, block, num_keys, state);
+        UpdateGroup<1>(heads, head_dim, factor, block, visible, state);
         break;
       case 2:
-        UpdateGroup<2>(heads, head_dim, factor, block, num_keys, state);
+        UpdateGroup<2>(heads, head_dim, factor, block, visible, state);
         break;
       case 3:
-        UpdateGroup<3>(heads, head_dim, factor, block, num_keys, state);
+        UpdateGroup<3>(heads, head_dim, factor, block, visible, state);
         break;
       default:
-        UpdateGroup<4>(heads, head_dim, factor, block, num_keys, state);
+        UpdateGroup<4>(heads, head_dim, factor, block, visible, state);
         break;
     }
     head += group;
@@ -496,14 +518,14 @@ void AttentionChunk(const AttentionPlan& plan, const AttentionTask& task, const 
     LoadBlock(plan, task, args, begin, end, block);
     PrefetchBlock(plan, task, args, end, std::min(end + kKeyBlock, chunk.end));
     for (int32_t row = task.row_begin; row < task.row_end; ++row) {
-      const int32_t num_keys = std::min(task.QueryIndex(row) + 1, end) - begin;
-      if (num_keys <= 0) continue;
+      const BlockKeys visible = VisibleKeys(task, args.window, chunk, row, begin, end);
+      if (visible.begin >= visible.end) continue;
       const int32_t query = (row - task.row_begin) * task.num_heads;
       const SoftmaxState row_state = {state.max + query, state.sum + query,
                                       state.values + int64_t{query} * padded};
       const float* q = args.q + (int64_t{row} * args.shape.num_heads + task.head_begin) * head_dim;
       UpdateRow({q, task.head_begin, StatisticsOfRows(statistics, row, row + 1)}, task, head_dim,
-                factor, block, num_keys, row_state);
+                factor, block, visible, row_state);
     }
   }
 }
@@ -522,7 +544,7 @@ void FinishTask(const AttentionPlan& plan, const AttentionTask& task, const Atte
   ClearState(segments, num_queries, is_scaled ? padded : 0);
 
   int64_t index = 0;
-  ForEachChunk(plan, task, [&](const KeyChunk& chunk) {
+  ForEachChunk(plan, task, args.window, [&](const KeyChunk& chunk) {
     MergeState(chunk_state(index++, chunk), num_queries, padded,
                chunk.is_scaled ? segments : others);
   });

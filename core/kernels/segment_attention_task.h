@@ -21,6 +21,7 @@ struct KeyChunk {
   int32_t begin = 0;
   int32_t end = 0;
   bool is_scaled = false;  // segment columns under a SegmentScaling: a softmax of their own
+  int32_t position_shift = 0;  // of its interval; only for layers with a window
 };
 
 // Unnormalised softmax of some queries over some keys, float32:
@@ -45,22 +46,38 @@ struct AttentionTask {
   int32_t num_queries() const { return (row_end - row_begin) * num_heads; }
   // Logical index of a row's own token.
   int32_t QueryIndex(int32_t row) const { return run->query_begin + (row - run->row_begin); }
+  // RoPE position of a row's own token.
+  int32_t Position(int32_t row) const { return run->position_begin + (row - run->row_begin); }
 };
 
 // Values of a query are padded to whole vectors of every target.
 inline int32_t PaddedHeadDim(int32_t head_dim) { return (head_dim + 15) / 16 * 16; }
 
-// Calls visit(KeyChunk) for the chunks that the task's last row sees, in ascending order.
+// Calls visit(KeyChunk) for the chunks that the task's last row sees, in ascending order. Under a
+// window, from the first block that its first row sees on: later rows see no key before that one.
 template <typename Visit>
-void ForEachChunk(const AttentionPlan& plan, const AttentionTask& task, const Visit& visit) {
+void ForEachChunk(const AttentionPlan& plan, const AttentionTask& task,
+                  const AttentionWindow& window, const Visit& visit) {
   const AttentionRun& run = *task.run;
+  const bool is_full = window.is_full();
   const int32_t visible_end = task.QueryIndex(task.row_end - 1) + 1;
-  for (int32_t i = run.interval_begin; i < run.interval_end; ++i) {
+  const int32_t first_position = is_full ? 0 : window.FirstPosition(task.Position(task.row_begin));
+  const int32_t interval_end = is_full ? run.interval_end : run.windowed_end;
+  for (int32_t i = is_full ? run.interval_begin : run.windowed_begin; i < interval_end; ++i) {
     const KeyInterval& interval = plan.intervals[i];
     const int32_t end = interval.end < visible_end ? interval.end : visible_end;
-    for (int32_t begin = interval.begin; begin < end; begin += kChunkKeys) {
-      const int32_t chunk_end = end - begin < kChunkKeys ? end : begin + kChunkKeys;
-      visit(KeyChunk{begin, chunk_end, run.scaling >= 0 && interval.is_segment});
+    int32_t begin = interval.begin;
+    int32_t grid_end = begin + kChunkKeys;
+    if (!is_full) {
+      const int32_t hidden = first_position - interval.position_shift - begin;
+      if (hidden > 0) {
+        grid_end += hidden / kChunkKeys * kChunkKeys;
+        begin += hidden / kKeyBlock * kKeyBlock;
+      }
+    }
+    for (; begin < end; begin = grid_end, grid_end += kChunkKeys) {
+      visit(KeyChunk{begin, grid_end < end ? grid_end : end,
+                     run.scaling >= 0 && interval.is_segment, interval.position_shift});
     }
   }
 }

@@ -102,7 +102,7 @@ void LlamaModel::LoadLayer(const WeightSource& source, int32_t index) {
   layer.input_norm = LoadVector(source, names.InputNorm(index));
   layer.post_attention_norm = LoadVector(source, names.PostAttentionNorm(index));
   layer.qkv = LoadFused(source, type_, names.Qkv(index), config_.attention_bias);
-  layer.output = LoadFused(source, type_, names.Output(index), config_.attention_bias);
+  layer.output = LoadFused(source, type_, names.Output(index), config_.output_bias);
   layer.gate_up = LoadFused(source, type_, names.GateUp(index), config_.mlp_bias);
   layer.down = LoadFused(source, type_, names.Down(index), config_.mlp_bias);
 }
@@ -200,9 +200,10 @@ void LlamaModel::Attend(int32_t index, const StepPlan& plan, const KvStorage& kv
                        .q = Data(workspace.q),
                        .kv = kv.Layer(index),
                        .out = Data(workspace.attention),
+                       .window = config_.WindowOf(index),
                        .statistics = probes.BeginLayer(index)},
                       pool);
-  probes.EndLayer();
+  probes.EndLayer(index);
 }
 
 // attention -> delta, then residual += delta, then the MLP of its norm -> delta.

@@ -80,7 +80,7 @@ std::vector<WeightName> WeightNames::All() const {
   for (int32_t layer = 0; layer < config_.num_layers; ++layer) {
     append({InputNorm(layer), PostAttentionNorm(layer)}, false);
     append(Qkv(layer), config_.attention_bias);
-    append(Output(layer), config_.attention_bias);
+    append(Output(layer), config_.output_bias);
     append(GateUp(layer), config_.mlp_bias);
     append(Down(layer), config_.mlp_bias);
   }

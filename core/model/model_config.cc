@@ -1,7 +1,8 @@
 #include "core/model/model_config.h"
 
+#include <algorithm>
 #include <cmath>
-#include <limits>
+#include <iterator>
 #include <numbers>
 
 #include <nlohmann/json.hpp>
@@ -10,6 +11,8 @@
 #include "absl/strings/str_cat.h"
 
 #include "core/base/status_macros.h"
+#include "core/model/config_fields.h"
+#include "core/model/layer_windows.h"
 #include "core/model/mapped_file.h"
 
 namespace chorus {
@@ -27,93 +30,56 @@ constexpr int32_t kMaxVocabulary = 1 << 22;
 constexpr int32_t kMaxPositions = 1 << 20;
 constexpr int64_t kMaxConfigBytes = 16 << 20;
 
-// One JSON object of the file and how its fields are named in errors.
-class Fields {
- public:
-  Fields(const Json& object, std::string file, std::string path = "")
-      : object_(object), file_(std::move(file)), path_(std::move(path)) {}
-
-  absl::Status Error(const std::string& field, const std::string& what) const {
-    return absl::InvalidArgumentError(absl::StrCat(file_, ": ", path_, field, ": ", what));
-  }
-
-  // Null if the field is absent or null.
-  const Json* Find(const std::string& field) const {
-    const auto found = object_.find(field);
-    return found == object_.end() || found->is_null() ? nullptr : &*found;
-  }
-
-  // An integer in [1, maximum]; `fallback` 0: the field is required.
-  absl::StatusOr<int32_t> Count(const std::string& field, int32_t maximum, int32_t fallback) const {
-    const Json* value = Find(field);
-    if (value == nullptr) {
-      if (fallback != 0) return fallback;
-      return Error(field, "is missing");
-    }
-    const bool in_range = value->is_number_unsigned() && value->get<uint64_t>() >= 1 &&
-                          value->get<uint64_t>() <= static_cast<uint64_t>(maximum);
-    if (in_range) return value->get<int32_t>();
-    return Error(field, absl::StrCat(Text(*value), " is not valid: must be an integer in [1, ",
-                                     maximum, "]"));
-  }
-
-  // A finite number in [minimum, maximum].
-  absl::StatusOr<double> Number(const std::string& field, double minimum, double maximum,
-                                double fallback) const {
-    const Json* value = Find(field);
-    if (value == nullptr) return fallback;
-    const double number =
-        value->is_number() ? value->get<double>() : std::numeric_limits<double>::quiet_NaN();
-    if (number >= minimum && number <= maximum) return number;
-    return Error(field, absl::StrCat(Text(*value), " is not valid: must be a number in [", minimum,
-                                     ", ", maximum, "]"));
-  }
-
-  absl::StatusOr<bool> Bool(const std::string& field, bool fallback) const {
-    const Json* value = Find(field);
-    if (value == nullptr) return fallback;
-    if (value->is_boolean()) return value->get<bool>();
-    return Error(field, absl::StrCat(Text(*value), " is not valid: must be true or false"));
-  }
-
-  absl::StatusOr<std::string> String(const std::string& field, const std::string& fallback) const {
-    const Json* value = Find(field);
-    if (value == nullptr) return fallback;
-    if (value->is_string()) return value->get<std::string>();
-    return Error(field, absl::StrCat(Text(*value), " is not valid: must be a string"));
-  }
-
-  // The value as it would stand in JSON, shortened.
-  static std::string Text(const Json& value) {
-    std::string text = value.dump(-1, ' ', true, Json::error_handler_t::replace);
-    if (text.size() > 60) text = text.substr(0, 60) + "...";
-    return text;
-  }
-
-  const std::string& file() const { return file_; }
-
- private:
-  const Json& object_;
-  std::string file_;
-  std::string path_;
+struct FamilyName {
+  ModelFamily family;
+  const char* model_type;
+  const char* architecture;
 };
 
-absl::Status CheckArchitecture(const Fields& fields) {
+constexpr FamilyName kFamilies[] = {
+    {ModelFamily::kLlama, "llama", "LlamaForCausalLM"},
+    {ModelFamily::kMistral, "mistral", "MistralForCausalLM"},
+    {ModelFamily::kMinistral, "ministral", "MinistralForCausalLM"},
+    {ModelFamily::kQwen2, "qwen2", "Qwen2ForCausalLM"},
+};
+
+std::string ListFamilies(const char* FamilyName::*name) {
+  std::string names;
+  for (const FamilyName& family : kFamilies) {
+    absl::StrAppend(&names, names.empty() ? "" : ", ", family.*name);
+  }
+  return names;
+}
+
+// By model_type, or by architectures where that is missing; both must agree.
+absl::StatusOr<ModelFamily> ReadFamily(const ConfigFields& fields) {
   CHORUS_ASSIGN_OR_RETURN(const std::string type, fields.String("model_type", ""));
-  const Json* architectures = fields.Find("architectures");
-  if (architectures != nullptr) {
-    const bool is_llama = architectures->is_array() && architectures->size() == 1 &&
-                          architectures->at(0) == "LlamaForCausalLM";
-    if (!is_llama) {
-      return fields.Error("architectures", absl::StrCat(Fields::Text(*architectures),
-                                                        " is not supported: only "
-                                                        "LlamaForCausalLM is"));
-    }
+  const Json* const architectures = fields.Find("architectures");
+  if (type.empty() && architectures == nullptr) return fields.Error("model_type", "is missing");
+  const auto by_type = std::ranges::find(kFamilies, type, &FamilyName::model_type);
+  if (!type.empty() && by_type == std::end(kFamilies)) {
+    return fields.Error("model_type", absl::StrCat("'", type, "' is not supported: only ",
+                                                   ListFamilies(&FamilyName::model_type), " are"));
   }
-  if (type != "llama" && !(type.empty() && architectures != nullptr)) {
-    return fields.Error("model_type",
-                        absl::StrCat("'", type, "' is not supported: only 'llama' is"));
+  if (architectures == nullptr) return by_type->family;
+  const bool is_one = architectures->is_array() && architectures->size() == 1;
+  const auto found = std::ranges::find_if(kFamilies, [&](const FamilyName& family) {
+    return is_one && architectures->at(0) == family.architecture;
+  });
+  if (found == std::end(kFamilies)) {
+    return fields.Error(
+        "architectures",
+        absl::StrCat(ConfigFields::Text(*architectures), " is not supported: only one of ",
+                     ListFamilies(&FamilyName::architecture), " is"));
   }
+  if (!type.empty() && found != by_type) {
+    return fields.Error("architectures", absl::StrCat(ConfigFields::Text(*architectures),
+                                                      " is not valid for model_type '", type, "'"));
+  }
+  return found->family;
+}
+
+absl::Status CheckFeatures(const ConfigFields& fields) {
   CHORUS_ASSIGN_OR_RETURN(const std::string activation, fields.String("hidden_act", "silu"));
   if (activation != "silu") {
     return fields.Error("hidden_act",
@@ -125,14 +91,16 @@ absl::Status CheckArchitecture(const Fields& fields) {
   return absl::OkStatus();
 }
 
-absl::Status ReadSizes(const Fields& fields, ModelConfig& config) {
+absl::Status ReadSizes(const ConfigFields& fields, ModelFamily family, ModelConfig& config) {
   CHORUS_ASSIGN_OR_RETURN(config.hidden_size, fields.Count("hidden_size", kMaxWidth, 0));
   CHORUS_ASSIGN_OR_RETURN(config.intermediate_size,
                           fields.Count("intermediate_size", kMaxWidth, 0));
   CHORUS_ASSIGN_OR_RETURN(config.num_layers, fields.Count("num_hidden_layers", kMaxLayers, 0));
   CHORUS_ASSIGN_OR_RETURN(config.num_heads, fields.Count("num_attention_heads", kMaxHeads, 0));
+  // What a missing number means differs between the families: only Llama's is safe to take.
   CHORUS_ASSIGN_OR_RETURN(config.num_kv_heads,
-                          fields.Count("num_key_value_heads", kMaxHeads, config.num_heads));
+                          fields.Count("num_key_value_heads", kMaxHeads,
+                                       family == ModelFamily::kLlama ? config.num_heads : 0));
   CHORUS_ASSIGN_OR_RETURN(config.vocab_size, fields.Count("vocab_size", kMaxVocabulary, 0));
   CHORUS_ASSIGN_OR_RETURN(config.max_positions,
                           fields.Count("max_position_embeddings", kMaxPositions, 0));
@@ -159,7 +127,7 @@ absl::Status ReadSizes(const Fields& fields, ModelConfig& config) {
   return absl::OkStatus();
 }
 
-absl::Status ReadRopeScaling(const Fields& rope, ModelConfig& config) {
+absl::Status ReadRopeScaling(const ConfigFields& rope, ModelConfig& config) {
   RopeScaling& scaling = config.rope_scaling;
   // Configurations before Transformers 4.43 call the field "type".
   CHORUS_ASSIGN_OR_RETURN(std::string type, rope.String("type", "default"));
@@ -195,16 +163,22 @@ absl::Status ReadRopeScaling(const Fields& rope, ModelConfig& config) {
 }
 
 // theta stands at the top with rope_scaling beside it, or inside rope_parameters (Transformers 5).
-absl::Status ReadRope(const Fields& fields, ModelConfig& config) {
+absl::Status ReadRope(const ConfigFields& fields, ModelConfig& config) {
   CHORUS_ASSIGN_OR_RETURN(config.rope_theta, fields.Number("rope_theta", 1.0, 1e12, 10000.0));
   for (const char* name : {"rope_scaling", "rope_parameters"}) {
     const Json* value = fields.Find(name);
     if (value == nullptr) continue;
     if (!value->is_object()) {
-      return fields.Error(
-          name, absl::StrCat(Fields::Text(*value), " is not valid: must be an object or null"));
+      return fields.Error(name, absl::StrCat(ConfigFields::Text(*value),
+                                             " is not valid: must be an object or null"));
     }
-    const Fields rope(*value, fields.file(), absl::StrCat(name, "."));
+    const ConfigFields rope(*value, fields.file(), absl::StrCat(name, "."));
+    for (const char* kind : {"full_attention", "sliding_attention", "chunked_attention"}) {
+      if (rope.Has(kind)) {
+        return rope.Error(kind,
+                          "rotary parameters of their own per kind of layer are not supported");
+      }
+    }
     CHORUS_ASSIGN_OR_RETURN(config.rope_theta,
                             rope.Number("rope_theta", 1.0, 1e12, config.rope_theta));
     CHORUS_RETURN_IF_ERROR(ReadRopeScaling(rope, config));
@@ -212,14 +186,25 @@ absl::Status ReadRope(const Fields& fields, ModelConfig& config) {
   return absl::OkStatus();
 }
 
-absl::Status ReadEosTokenIds(const Fields& fields, ModelConfig& config) {
+// Llama says which projections have biases; in the other families the architecture does.
+absl::Status ReadBiases(const ConfigFields& fields, ModelFamily family, ModelConfig& config) {
+  if (family == ModelFamily::kLlama) {
+    CHORUS_ASSIGN_OR_RETURN(config.attention_bias, fields.Bool("attention_bias", false));
+    CHORUS_ASSIGN_OR_RETURN(config.mlp_bias, fields.Bool("mlp_bias", false));
+    config.output_bias = config.attention_bias;
+  }
+  if (family == ModelFamily::kQwen2) config.attention_bias = true;
+  return absl::OkStatus();
+}
+
+absl::Status ReadEosTokenIds(const ConfigFields& fields, ModelConfig& config) {
   const Json* value = fields.Find("eos_token_id");
   if (value == nullptr) return absl::OkStatus();
   for (const Json& id : value->is_array() ? *value : Json::array({*value})) {
     const bool in_range =
         id.is_number_unsigned() && id.get<uint64_t>() < static_cast<uint64_t>(config.vocab_size);
     if (!in_range) {
-      return fields.Error("eos_token_id", absl::StrCat(Fields::Text(*value),
+      return fields.Error("eos_token_id", absl::StrCat(ConfigFields::Text(*value),
                                                        " is not valid: must be token ids below "
                                                        "vocab_size (",
                                                        config.vocab_size, ")"));
@@ -236,15 +221,17 @@ absl::StatusOr<ModelConfig> ParseModelConfig(const std::string& json, const std:
   if (!root.is_object()) {
     return absl::InvalidArgumentError(absl::StrCat(file, ": is not a JSON object"));
   }
-  const Fields fields(root, file);
+  const ConfigFields fields(root, file);
   ModelConfig config;
-  CHORUS_RETURN_IF_ERROR(CheckArchitecture(fields));
-  CHORUS_RETURN_IF_ERROR(ReadSizes(fields, config));
+  CHORUS_ASSIGN_OR_RETURN(const ModelFamily family, ReadFamily(fields));
+  CHORUS_RETURN_IF_ERROR(CheckFeatures(fields));
+  CHORUS_RETURN_IF_ERROR(ReadSizes(fields, family, config));
   CHORUS_ASSIGN_OR_RETURN(config.rms_norm_epsilon, fields.Number("rms_norm_eps", 1e-12, 0.1, 1e-6));
   CHORUS_RETURN_IF_ERROR(ReadRope(fields, config));
   CHORUS_ASSIGN_OR_RETURN(config.tie_word_embeddings, fields.Bool("tie_word_embeddings", false));
-  CHORUS_ASSIGN_OR_RETURN(config.attention_bias, fields.Bool("attention_bias", false));
-  CHORUS_ASSIGN_OR_RETURN(config.mlp_bias, fields.Bool("mlp_bias", false));
+  CHORUS_RETURN_IF_ERROR(ReadBiases(fields, family, config));
+  CHORUS_ASSIGN_OR_RETURN(config.layer_windows, ReadLayerWindows(fields, family, config.num_layers,
+                                                                 config.max_positions));
   CHORUS_RETURN_IF_ERROR(ReadEosTokenIds(fields, config));
   return config;
 }

@@ -6,6 +6,8 @@
 
 #include "absl/status/statusor.h"
 
+#include "core/segment/attention_window.h"
+
 namespace chorus {
 
 // How the rotary frequencies of a checkpoint differ from theta^(-2i / head_dim).
@@ -24,7 +26,8 @@ struct RopeScaling {
   friend bool operator==(const RopeScaling&, const RopeScaling&) = default;
 };
 
-// The shape and constants of a Llama model, as Hugging Face's config.json spells them. A value;
+// The shape and constants of a Llama model, as Hugging Face's config.json spells them, or of one of
+// its relatives that differ in biases and windows only: Mistral, Ministral, Qwen2. A value;
 // every ModelConfig that ParseModelConfig or ShapeByName returns has passed their range checks. The
 // examples are those of SmolLM2-135M and, after the slash, of Llama-3.2-3B.
 struct ModelConfig {
@@ -40,18 +43,25 @@ struct ModelConfig {
   double rope_theta = 10000.0;         // base of the rotary frequencies: 100000 / 500000
   RopeScaling rope_scaling;            // default / llama3 with factor 32
   bool tie_word_embeddings = false;    // the head is the embedding table: true / true
-  bool attention_bias = false;         // q, k, v and o projections have a bias: false / false
+  bool attention_bias = false;         // q, k and v projections have a bias: false / false
+  bool output_bias = false;            // the o projection has one; Qwen2's has not: false / false
   bool mlp_bias = false;               // gate, up and down have a bias: false / false
   std::vector<int32_t> eos_token_ids;  // eos_token_id, a number or a list; may be empty: {2}
 
+  // What each layer's attention is limited to, [num_layers]; empty if every layer sees everything.
+  std::vector<AttentionWindow> layer_windows;
+
+  AttentionWindow WindowOf(int32_t layer) const {
+    return layer_windows.empty() ? AttentionWindow() : layer_windows[layer];
+  }
   int32_t q_size() const { return num_heads * head_dim; }
   int32_t kv_size() const { return num_kv_heads * head_dim; }
   friend bool operator==(const ModelConfig&, const ModelConfig&) = default;
 };
 
 // Reads the text of a config.json; `file` is named in errors. INVALID_ARGUMENT, naming file and
-// field: not JSON, not a Llama, a missing or out-of-range number, a feature not supported
-// (quantisation, other activations, other RoPE types).
+// field: not JSON, not such a model, a missing or out-of-range number, a feature not supported
+// (quantisation, other activations, other RoPE types, other kinds of layers).
 absl::StatusOr<ModelConfig> ParseModelConfig(const std::string& json, const std::string& file);
 
 // Reads `directory`/config.json. NOT_FOUND if it cannot be read, else as ParseModelConfig.

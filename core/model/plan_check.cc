@@ -25,17 +25,15 @@ bool IsRange(int64_t begin, int64_t end, size_t size) {
   return begin >= 0 && begin <= end && end <= static_cast<int64_t>(size);
 }
 
-absl::Status CheckRun(const AttentionPlan& plan, const AttentionRun& run, int32_t next_row) {
-  if (run.row_begin != next_row || run.row_end <= run.row_begin || run.query_begin < 0) {
-    return PlanError("runs do not cover the rows in order");
-  }
-  if (!IsRange(run.interval_begin, run.interval_end, plan.intervals.size()) || run.scaling < -1 ||
-      run.scaling >= static_cast<int32_t>(plan.scalings.size())) {
-    return PlanError("a run's intervals or scaling are out of range");
+// Intervals [begin, end) of a plan, for a run of so many rows.
+absl::Status CheckIntervals(const AttentionPlan& plan, const AttentionRun& run, int32_t begin,
+                            int32_t end) {
+  if (!IsRange(begin, end, plan.intervals.size())) {
+    return PlanError("a run's intervals are out of range");
   }
   const int64_t num_queries = int64_t{run.query_begin} + run.row_end - run.row_begin;
   int32_t last_end = 0;
-  for (int32_t i = run.interval_begin; i < run.interval_end; ++i) {
+  for (int32_t i = begin; i < end; ++i) {
     const KeyInterval& interval = plan.intervals[i];
     if (interval.begin < last_end || interval.end < interval.begin) {
       return PlanError("a run's intervals are not ascending");
@@ -43,11 +41,45 @@ absl::Status CheckRun(const AttentionPlan& plan, const AttentionRun& run, int32_
     last_end = interval.end;
   }
   const int64_t num_keys = std::min<int64_t>(last_end, num_queries);  // of those k <= q
-  if (run.interval_begin < run.interval_end &&
+  if (begin < end &&
       !IsRange(run.table_begin, run.table_begin + num_keys, plan.slot_table.size())) {
     return PlanError("a run's slots are out of range");
   }
   return absl::OkStatus();
+}
+
+// What layers with a window read of a run. A shift larger than any position would overflow in sums
+// with one.
+absl::Status CheckWindowed(const StepPlan& plan, const AttentionRun& run, const ModelInfo& info) {
+  const AttentionPlan& attention = plan.attention;
+  CHORUS_RETURN_IF_ERROR(CheckIntervals(attention, run, run.windowed_begin, run.windowed_end));
+  for (int32_t row = run.row_begin; row < run.row_end; ++row) {
+    if (plan.positions[row] != run.position_begin + (row - run.row_begin)) {
+      return PlanError("a run's positions are not those of its rows");
+    }
+  }
+  for (int32_t i = run.windowed_begin; i < run.windowed_end; ++i) {
+    const KeyInterval& interval = attention.intervals[i];
+    const int64_t first = int64_t{interval.begin} + interval.position_shift;
+    if (first < 0 || first >= info.max_positions) {
+      return PlanError("a windowed interval's positions are out of range");
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckRun(const StepPlan& step, const AttentionRun& run, int32_t next_row,
+                      const ModelInfo& info) {
+  const AttentionPlan& plan = step.attention;
+  if (run.row_begin != next_row || run.row_end <= run.row_begin || run.row_end > step.num_rows() ||
+      run.query_begin < 0) {
+    return PlanError("runs do not cover the rows in order");
+  }
+  if (run.scaling < -1 || run.scaling >= static_cast<int32_t>(plan.scalings.size())) {
+    return PlanError("a run's scaling is out of range");
+  }
+  CHORUS_RETURN_IF_ERROR(CheckIntervals(plan, run, run.interval_begin, run.interval_end));
+  return info.layer_windows.empty() ? absl::OkStatus() : CheckWindowed(step, run, info);
 }
 
 absl::Status CheckChoice(const TokenChoice& choice, int32_t num_rows) {
@@ -128,7 +160,7 @@ absl::Status CheckStepPlan(const StepPlan& plan, const ModelInfo& info) {
   }
   int32_t next_row = 0;
   for (const AttentionRun& run : plan.attention.runs) {
-    CHORUS_RETURN_IF_ERROR(CheckRun(plan.attention, run, next_row));
+    CHORUS_RETURN_IF_ERROR(CheckRun(plan, run, next_row, info));
     next_row = run.row_end;
   }
   if (next_row != plan.num_rows()) return PlanError("runs do not cover the rows");

@@ -81,7 +81,8 @@ ModelInfo MakeInfo(const SharedWeights& weights, KvType kv_type, int32_t num_slo
           .num_heads = config.num_heads,
           .num_kv_heads = config.num_kv_heads,
           .head_dim = config.head_dim,
-          .hidden_size = config.hidden_size};
+          .hidden_size = config.hidden_size,
+          .layer_windows = config.layer_windows};
 }
 
 KvType KvTypeOf(const LlamaModel& model) {

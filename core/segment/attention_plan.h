@@ -11,6 +11,8 @@ struct KeyInterval {
   int32_t begin = 0;
   int32_t end = 0;
   bool is_segment = false;
+  // Only for layers with an AttentionWindow: the RoPE position of key k is k + position_shift.
+  int32_t position_shift = 0;
   friend bool operator==(const KeyInterval&, const KeyInterval&) = default;
 };
 
@@ -23,8 +25,12 @@ struct SegmentScaling {
   friend bool operator==(const SegmentScaling&, const SegmentScaling&) = default;
 };
 
-// Consecutive rows of a step that are consecutive tokens of one sequence and share their key
-// intervals (but for the causal clip).
+// Consecutive rows of a step that are consecutive tokens of one sequence, at consecutive positions,
+// and share their key intervals (but for the causal clip, and a layer's window).
+//
+// A layer with an AttentionWindow reads windowed intervals: the same keys, cut where their
+// positions jump, so that each row's window is one more clip of an interval, by its position. Both
+// lists are O(segments) a run, however long its rows and keys: no row has a list of its own.
 struct AttentionRun {
   int32_t row_begin = 0;       // rows [row_begin, row_end) of the step
   int32_t row_end = 0;
@@ -33,6 +39,11 @@ struct AttentionRun {
   int32_t interval_begin = 0;  // its intervals: [interval_begin, interval_end) of `intervals`,
   int32_t interval_end = 0;    // ascending, disjoint; none: the rows attend to nothing
   int32_t scaling = -1;        // index into `scalings`, or -1: plain softmax over all intervals
+  // The same for layers with a window: [windowed_begin, windowed_end) of `intervals`, often the
+  // very same range. Not set where the model has no such layer.
+  int32_t windowed_begin = 0;
+  int32_t windowed_end = 0;
+  int32_t position_begin = 0;  // RoPE position of row_begin's token
 };
 
 // Keys and values of one token that also have to stand elsewhere: in every layer, after the step's

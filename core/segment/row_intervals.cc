@@ -34,6 +34,17 @@ std::vector<KeyInterval> FusedKeys(const SegmentLayout& layout, int32_t length,
   return keys;
 }
 
+// Appends `keys` cut at those of `jumps` (ascending) that lie inside it.
+void AppendCut(const KeyInterval& keys, const std::vector<int32_t>& jumps,
+               const SegmentLayout& layout, std::vector<KeyInterval>& pieces) {
+  auto jump = std::upper_bound(jumps.begin(), jumps.end(), keys.begin);
+  for (int32_t begin = keys.begin; begin < keys.end;) {
+    const int32_t end = jump == jumps.end() ? keys.end : std::min(*jump++, keys.end);
+    pieces.push_back({begin, end, keys.is_segment, layout.PositionOf(begin) - begin});
+    begin = end;
+  }
+}
+
 // Sum over q in [rows.begin, rows.end) of the number of k in [begin, end) with k <= q.
 int64_t CountInterval(const TokenRange& rows, int32_t begin, int32_t end) {
   // Rows in [begin, end) see q - begin + 1 of them, rows from `end` on see all.
@@ -75,6 +86,25 @@ RowIntervals RowIntervals::FromLayout(const SegmentLayout& layout, int32_t lengt
 RowIntervals RowIntervals::FromRuns(std::vector<Run> runs) {
   RowIntervals result;
   result.runs_ = std::move(runs);
+  return result;
+}
+
+RowIntervals RowIntervals::CutAtPositions(const SegmentLayout& layout) const {
+  // Positions run on by one but at the first token of a segment and at the first fused token.
+  std::vector<int32_t> jumps;
+  const auto add_jump = [&](int32_t index) {
+    if (index > 0 && layout.PositionOf(index) != layout.PositionOf(index - 1) + 1) {
+      jumps.push_back(index);
+    }
+  };
+  for (const TokenRange& segment : layout.segments()) add_jump(segment.begin);
+  add_jump(layout.original_length());
+  RowIntervals result;
+  for (const Run& run : runs_) {
+    std::vector<KeyInterval> pieces;
+    for (const KeyInterval& keys : run.keys) AppendCut(keys, jumps, layout, pieces);
+    result.runs_.push_back({run.rows, std::move(pieces)});
+  }
   return result;
 }
 

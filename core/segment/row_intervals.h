@@ -30,6 +30,12 @@ class RowIntervals {
   // Runs made elsewhere (ToRowIntervals). REQUIRES: what runs() promises.
   static RowIntervals FromRuns(std::vector<Run> runs);
 
+  // The same keys for layers with an AttentionWindow: intervals are cut where positions jump
+  // (`layout` is the one that these come from) and position_shift is set. Row q then sees, under a
+  // window, { k : k in one of its run's intervals, k <= q, and the window allows the positions of
+  // q and k }. An interval's begin is still the layout's, not the window's: see FromLayout on bits.
+  RowIntervals CutAtPositions(const SegmentLayout& layout) const;
+
   // In row order; together they cover [0, length) exactly once.
   const std::vector<Run>& runs() const { return runs_; }
 

@@ -126,6 +126,7 @@ struct AttentionCase {
   std::string name;
   int32_t num_segments, segment_length;  // decode: one run of one row when segment_length is 0
   int32_t num_keys;
+  AttentionWindow window = {};
 };
 
 AttentionPlan PlanFor(const AttentionCase& test) {
@@ -138,7 +139,10 @@ AttentionPlan PlanFor(const AttentionCase& test) {
                          .row_end = 1,
                          .query_begin = test.num_keys - 1,
                          .interval_begin = 0,
-                         .interval_end = 1});
+                         .interval_end = 1,
+                         .windowed_begin = 0,
+                         .windowed_end = 1,
+                         .position_begin = test.num_keys - 1});
     return plan;
   }
   for (int32_t i = 0; i < test.num_segments; ++i) {
@@ -148,7 +152,10 @@ AttentionPlan PlanFor(const AttentionCase& test) {
                          .row_end = end,
                          .query_begin = begin,
                          .interval_begin = i,
-                         .interval_end = i + 1});
+                         .interval_end = i + 1,
+                         .windowed_begin = i,
+                         .windowed_end = i + 1,
+                         .position_begin = begin});
   }
   return plan;
 }
@@ -171,6 +178,7 @@ nlohmann::json BenchAttention(const AttentionCase& test, KvType type, ThreadPool
     args.q = q.data();
     args.kv = {type, k.data() + offset, v.data() + offset, test.num_keys};
     args.out = out.data();
+    args.window = test.window;
     SegmentAttentionCpu(plan, args, pool);
   });
   return {{"name", test.name},
@@ -200,6 +208,11 @@ nlohmann::json BenchAllAttention(ThreadPool& pool) {
     for (int32_t num_keys : {300, 1000, 2000, 4000, 8000}) {
       results.push_back(BenchAttention({"decode", 0, 0, num_keys}, type, pool));
     }
+    const AttentionWindow window = {AttentionWindow::Kind::kSliding, 1000};
+    results.push_back(BenchAttention({"decode, window 1000", 0, 0, 8000, window}, type, pool));
+    results.push_back(BenchAttention({"prefill 1 x 4000", 1, 4000, 4000}, type, pool));
+    results.push_back(
+        BenchAttention({"prefill 1 x 4000, window 1000", 1, 4000, 4000, window}, type, pool));
   }
   return results;
 }

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <set>
+#include <utility>
+#include <vector>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -48,6 +50,32 @@ TEST(FusionStrategyTest, SuffixHoldsBackItsLastRowOnly) {
   EXPECT_THAT(RowsOf(generation.final_rows), ElementsAre(FieldsAre(13, 14)));
   EXPECT_THAT(generation.first_rows, ElementsAre(FieldsAre(0, 13)));
   EXPECT_EQ(generation.first_rule, CombineRule::kNone);
+}
+
+// Without a prefix SEQUENTIAL segments are computed elsewhere and moved: as far as the windows let
+// them.
+TEST(FusionStrategyTest, ChunkedLayersMoveSegmentsByWholeChunksOnly) {
+  Request request = Sequential(0, SeparatorPolicy::kIsolated);
+  request.prefix.clear();  // segments at 0, 4, 6
+  const auto places = [&](const std::vector<AttentionWindow>& windows) {
+    std::vector<std::pair<int32_t, int32_t>> result;
+    const FusionPlan plan = *PlanFusion(request, windows);
+    for (const SegmentUse& use : plan.sequences[0].uses) {
+      result.push_back({use.begin_position, use.moved_by});
+    }
+    return result;
+  };
+  using Kind = AttentionWindow::Kind;
+  const std::pair<int32_t, int32_t> start = {0, 0};
+  EXPECT_THAT(places({}), ElementsAre(start, FieldsAre(0, 4), FieldsAre(0, 6)));
+  EXPECT_THAT(places({{Kind::kSliding, 3}, {}}),
+              ElementsAre(start, FieldsAre(0, 4), FieldsAre(0, 6)));
+  EXPECT_THAT(places({{}, {Kind::kChunked, 4}}),
+              ElementsAre(start, FieldsAre(0, 4), FieldsAre(2, 4)));
+  EXPECT_THAT(places({{Kind::kChunked, 8192}, {Kind::kSliding, 3}}),
+              ElementsAre(start, FieldsAre(4, 0), FieldsAre(6, 0)));
+  EXPECT_FALSE(PlanFusion(request)->has_windows);
+  EXPECT_TRUE(PlanFusion(request, std::vector<AttentionWindow>{{Kind::kSliding, 3}})->has_windows);
 }
 
 TEST(FusionStrategyTest, FuseFirstReadsEverySegmentsLastOwnToken) {
@@ -130,7 +158,8 @@ TEST(FusionStrategyTest, AllMethodsUseTheSameSegments) {
   for (const SegmentUse& use : attention.sequences[0].uses) hashes.insert(use.hash);
   EXPECT_THAT(hashes, SizeIs(4));
   for (const FusionMethod method : {FusionMethod::kLogitMean, FusionMethod::kVote}) {
-    for (const SequencePlan& sequence : PlanFusion(SimpleRequest(method, 4))->sequences) {
+    const FusionPlan plan = *PlanFusion(SimpleRequest(method, 4));
+    for (const SequencePlan& sequence : plan.sequences) {
       ASSERT_THAT(sequence.uses, SizeIs(2));
       for (const SegmentUse& use : sequence.uses) EXPECT_TRUE(hashes.contains(use.hash));
       EXPECT_EQ(sequence.uses[1].begin_position, 3);

@@ -20,10 +20,15 @@ using Kind = StepWork::Kind;
 // Requests with KV space, and the steps that a scheduler plans for them.
 class SchedulerTest : public ::testing::Test {
  protected:
-  RunningRequest* Add(const Request& request) {
-    auto pending = std::make_unique<PendingRequest>(
-        PendingRequest{request, *PlanFusion(request), std::make_shared<RecordingSink>(),
-                       std::make_shared<std::atomic<bool>>(false), absl::UnixEpoch(), {}});
+  RunningRequest* Add(const Request& request,
+                      absl::Span<const AttentionWindow> layer_windows = {}) {
+    auto pending =
+        std::make_unique<PendingRequest>(PendingRequest{request,
+                                                        *PlanFusion(request, layer_windows),
+                                                        std::make_shared<RecordingSink>(),
+                                                        std::make_shared<std::atomic<bool>>(false),
+                                                        absl::UnixEpoch(),
+                                                        {}});
     owned_.push_back(std::make_unique<RunningRequest>(std::move(pending), &cache_,
                                                       std::vector<int32_t>{}, &TestTokenizer()));
     EXPECT_TRUE(owned_.back()->TakeKv());
@@ -200,6 +205,42 @@ TEST_F(SchedulerTest, ScalingAppliesToFusedRowsOnly) {
   request.fusion.scaling = SegmentScaling{};  // the identity
   Add(request);
   EXPECT_THAT(BuildStepPlan(scheduler.PlanStep(requests_)).attention.scalings, IsEmpty());
+}
+
+// The intervals for layers with a window hold the same keys, and say where they stand.
+TEST_F(SchedulerTest, RunsHaveWindowedIntervalsWhereTheModelHasWindows) {
+  const AttentionWindow windows[] = {{}, {AttentionWindow::Kind::kSliding, 3}};
+  const Request request = SimpleRequest(FusionMethod::kAttention, 4);
+  Scheduler scheduler({.max_step_rows = 100, .prompt_share_rows = 16});
+  const RunningRequest* added = Add(request, windows);
+  const StepPlan plan = BuildStepPlan(scheduler.PlanStep(requests_));
+  const std::vector<KeyInterval>& intervals = plan.attention.intervals;
+  for (const AttentionRun& run : plan.attention.runs) {
+    for (int32_t row = run.row_begin; row < run.row_end; ++row) {
+      EXPECT_EQ(plan.positions[row], run.position_begin + row - run.row_begin);
+    }
+    std::vector<int32_t> keys, windowed_keys;
+    for (int32_t i = run.interval_begin; i < run.interval_end; ++i) {
+      for (int32_t k = intervals[i].begin; k < intervals[i].end; ++k) keys.push_back(k);
+    }
+    for (int32_t i = run.windowed_begin; i < run.windowed_end; ++i) {
+      for (int32_t k = intervals[i].begin; k < intervals[i].end; ++k) windowed_keys.push_back(k);
+    }
+    EXPECT_EQ(windowed_keys, keys);
+  }
+  // The last run is the fused rows': cut at every segment after the first, and at the suffix.
+  const AttentionRun& fused = plan.attention.runs.back();
+  ASSERT_EQ(fused.windowed_end - fused.windowed_begin, 4);
+  EXPECT_EQ(fused.interval_end - fused.interval_begin, 1);
+  for (int32_t i = fused.windowed_begin; i < fused.windowed_end; ++i) {
+    EXPECT_EQ(intervals[i].begin + intervals[i].position_shift,
+              added->sequence(0).PositionAt(intervals[i].begin));
+  }
+  requests_.clear();
+  Add(request);
+  for (const AttentionRun& run : BuildStepPlan(scheduler.PlanStep(requests_)).attention.runs) {
+    EXPECT_EQ(run.windowed_end, 0);
+  }
 }
 
 TEST_F(SchedulerTest, SegmentsAreMovedInTheStepThatFirstReadsThem) {

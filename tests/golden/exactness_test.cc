@@ -310,6 +310,10 @@ TEST_P(ExactnessTest, SameOnEitherOfTwoWorkers) {
 }
 
 const char kTiny[] = "tests/golden/models/tiny_gqa";
+// Layers with sliding windows; with full ones between; chunked, sliding and full.
+const char kMistral[] = "tests/golden/models/tiny_mistral";
+const char kHybrid[] = "tests/golden/models/tiny_hybrid";
+const char kChunked[] = "tests/golden/models/tiny_chunked";
 const char kSmol[] = "models/smollm2-135m-instruct";
 const std::vector<std::string> kSmolFiles = {"smollm2_few_shot", "smollm2_prototype",
                                              "smollm2_chatml"};
@@ -319,6 +323,10 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(
         ModelCase{"TinyFloat32", kTiny, {"tiny_gqa"}, 64, 12, ModelDtype::kFloat32, true},
         ModelCase{"TinyBFloat16", kTiny, {"tiny_gqa"}, 64, 12, ModelDtype::kBFloat16, true},
+        ModelCase{"MistralFloat32", kMistral, {"tiny_mistral"}, 32, 12, ModelDtype::kFloat32, true},
+        ModelCase{"HybridBFloat16", kHybrid, {"tiny_hybrid"}, 32, 12, ModelDtype::kBFloat16, true},
+        ModelCase{
+            "ChunkedBFloat16", kChunked, {"tiny_chunked"}, 32, 12, ModelDtype::kBFloat16, true},
         ModelCase{"SmolFloat32", kSmol, kSmolFiles, 16, 12, ModelDtype::kFloat32, false},
         ModelCase{"SmolBFloat16", kSmol, kSmolFiles, 16, 12, ModelDtype::kBFloat16, false}),
     [](const auto& info) { return std::string(info.param.name); });

@@ -181,7 +181,8 @@ TEST_P(GoldenTest, AnyOrderOfParaphrasesGivesTheIdenticalStream) {
 
 INSTANTIATE_TEST_SUITE_P(Files, GoldenTest,
                          ::testing::Values("tiny_gqa", "tiny_mha", "tiny_mqa", "tiny_llama3_rope",
-                                           "tiny_bias", "smollm2_few_shot", "smollm2_chatml",
+                                           "tiny_bias", "tiny_mistral", "tiny_hybrid",
+                                           "tiny_chunked", "smollm2_few_shot", "smollm2_chatml",
                                            "smollm2_prototype"),
                          [](const auto& info) { return std::string(info.param); });
 

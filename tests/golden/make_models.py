@@ -1,14 +1,17 @@
 #!/usr/bin/env python3
-"""Makes the tiny random Llama models under tests/golden/models: seeded, deterministic.
+"""Makes the tiny random models under tests/golden/models: seeded, deterministic.
 
 Each is a whole Hugging Face directory (config.json, model.safetensors, tokenizer files), small
 enough to commit. Weights are rounded to the stored type, so every type loads to the same values
 everywhere. Gains are chosen so that attention is peaked and logits are spread: a model of the
 usual initialisation attends almost uniformly and would hide mask errors.
+
+    python make_models.py [NAME ...]
 """
 
 import json
 import pathlib
+import sys
 
 import safetensors.torch
 import torch
@@ -43,15 +46,35 @@ SHAPES = {
         hidden_size=48, intermediate_size=96, num_attention_heads=4, num_key_value_heads=2,
         head_dim=16, tie_word_embeddings=True, attention_bias=True, mlp_bias=True,
         rope_parameters=dict(rope_type="default", rope_theta=50000.0))),
+    # Layers with windows, all of them shorter than the prompts.
+    "tiny_mistral": (106, torch.bfloat16, dict(
+        model_type="mistral", hidden_size=48, intermediate_size=96, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=16, rope_theta=10000.0, tie_word_embeddings=True,
+        sliding_window=7)),
+    "tiny_hybrid": (107, torch.bfloat16, dict(
+        model_type="qwen2", hidden_size=48, intermediate_size=96, num_hidden_layers=3,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=16, rope_theta=20000.0,
+        tie_word_embeddings=True, use_sliding_window=True, sliding_window=6, max_window_layers=0,
+        layer_types=["sliding_attention", "full_attention", "sliding_attention"])),
+    "tiny_chunked": (108, torch.bfloat16, dict(
+        hidden_size=48, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=16, rope_theta=10000.0, tie_word_embeddings=True,
+        attention_chunk_size=5, sliding_window=9,
+        layer_types=["chunked_attention", "sliding_attention", "full_attention"])),
 }
+ARCHITECTURES = {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM",
+                 "qwen2": "Qwen2ForCausalLM"}
 
 
 def configuration(dtype, settings):
+    model_type = settings.get("model_type", "llama")
+    biases = {"attention_bias": False, "mlp_bias": False} if model_type == "llama" else {}
     return {
-        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
+        "architectures": [ARCHITECTURES[model_type]], "model_type": model_type,
+        "hidden_act": "silu",
         "vocab_size": VOCABULARY, "num_hidden_layers": 2, "rms_norm_eps": 1e-5,
         "max_position_embeddings": 512, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3,
-        "attention_bias": False, "mlp_bias": False, "torch_dtype": str(dtype).split(".")[1],
+        **biases, "torch_dtype": str(dtype).split(".")[1],
         **settings,
     }
 
@@ -75,12 +98,13 @@ def random_weights(config, seed):
         base = f"model.layers.{layer}"
         for norm in ("input_layernorm", "post_attention_layernorm"):
             weights[f"{base}.{norm}.weight"] = 1 + normal(hidden, deviation=0.2)
-        bias = config["attention_bias"]
+        output_bias = config.get("attention_bias", False)
+        bias = output_bias or config["model_type"] == "qwen2"
         linear(weights, f"{base}.self_attn.q_proj", q_rows, hidden, 1.6, bias)
         linear(weights, f"{base}.self_attn.k_proj", kv_rows, hidden, 1.6, bias)
         linear(weights, f"{base}.self_attn.v_proj", kv_rows, hidden, 1.5, bias)
-        linear(weights, f"{base}.self_attn.o_proj", hidden, q_rows, 2.5, bias)
-        bias = config["mlp_bias"]
+        linear(weights, f"{base}.self_attn.o_proj", hidden, q_rows, 2.5, output_bias)
+        bias = config.get("mlp_bias", False)
         linear(weights, f"{base}.mlp.gate_proj", inner, hidden, 1.0, bias)
         linear(weights, f"{base}.mlp.up_proj", inner, hidden, 1.0, bias)
         linear(weights, f"{base}.mlp.down_proj", hidden, inner, 2.5, bias)
@@ -141,7 +165,7 @@ def make_model(name):
 
 
 def main():
-    for name in SHAPES:
+    for name in sys.argv[1:] or SHAPES:
         directory = make_model(name)
         print(f"{directory.relative_to(MODELS)}: "
               f"{(directory / 'model.safetensors').stat().st_size} bytes")

@@ -3,6 +3,10 @@
 Nothing here is shared with Chorus, nothing is fast. float32 weights and activations, eager
 attention with an explicit additive mask [1, 1, queries, keys] and explicit position ids; logit
 rows are combined in float64. Greedy choice; ties go to the lowest id.
+
+Layers with a sliding window or chunks get masks of their own: the fused mask AND the window, which
+is measured in position ids. A single prompt of a model whose class makes such masks itself
+(Mistral, Qwen2) is left to that class, mask and cache.
 """
 
 import dataclasses
@@ -109,6 +113,9 @@ class Layout:
         return torch.tensor([[self.may_attend(q, k) for k in range(length)]
                              for q in range(first_row, length)])
 
+    def positions(self):
+        return [entry.position for entry in self.entries]
+
     def segment_columns(self):
         """Keys owned by a segment: those that temperature, scale and bias touch."""
         return torch.tensor([entry.owner is not None for entry in self.entries])
@@ -165,9 +172,12 @@ def _scaled_probabilities(scores, scaling):
 
 
 def reference_attention(module, query, key, value, attention_mask, scaling, dropout=0.0,
-                        segment_scaling=None, last_row_masses=None, **_):
+                        segment_scaling=None, last_row_masses=None, layer_masks=None, **_):
     """query [1, heads, queries, head_dim], key and value [1, kv_heads, keys, head_dim]. The last
-    row's probabilities, mean over heads, are appended to the list `last_row_masses`."""
+    row's probabilities, mean over heads, are appended to the list `last_row_masses`.
+    `layer_masks`: one mask a layer, instead of `attention_mask`."""
+    if layer_masks is not None:
+        attention_mask = layer_masks[module.layer_idx]
     groups = query.shape[1] // key.shape[1]
     key = key.repeat_interleave(groups, dim=1)
     value = value.repeat_interleave(groups, dim=1)
@@ -184,6 +194,42 @@ def reference_attention(module, query, key, value, attention_mask, scaling, drop
 
 
 transformers.AttentionInterface.register(ATTENTION_NAME, reference_attention)
+# For prompts whose masks the model's class makes: additive ones, as for eager attention.
+transformers.AttentionMaskInterface.register(ATTENTION_NAME,
+                                             transformers.masking_utils.eager_mask)
+
+
+# --- Layers with windows -------------------------------------------------------------------------
+
+
+def layer_types(config):
+    """The kind of every layer; Mistral's class has one for all and does not name it."""
+    types = getattr(config, "layer_types", None)
+    if types is None:
+        slides = config.model_type == "mistral" and config.sliding_window is not None
+        types = ["sliding_attention" if slides else "full_attention"] * config.num_hidden_layers
+    return types
+
+
+def makes_window_masks(config):
+    """Whether the model's class makes the masks of its windows itself."""
+    return (config.model_type in ("mistral", "qwen2")
+            and any(kind != "full_attention" for kind in layer_types(config)))
+
+
+def window(config, kind, query_positions, key_positions):
+    """Boolean [queries, keys]: what a layer of this kind may see, as far as the window goes."""
+    queries = torch.tensor(query_positions)[:, None]
+    keys = torch.tensor(key_positions)[None, :]
+    if kind == "sliding_attention":
+        return queries - keys < config.sliding_window
+    if kind == "chunked_attention":
+        return queries // config.attention_chunk_size == keys // config.attention_chunk_size
+    return torch.ones(len(query_positions), len(key_positions), dtype=torch.bool)
+
+
+def additive(allowed):
+    return torch.where(allowed, 0.0, -math.inf)[None, None]
 
 
 def load_model(directory):
@@ -194,13 +240,28 @@ def load_model(directory):
 
 @torch.no_grad()
 def forward(model, tokens, positions, allowed, cache=None, segment_scaling=None, masses=None):
-    """Logits [rows, vocabulary] in float64. `allowed`: bool [rows, cached keys + rows]. `masses`:
-    a list that gets the last row's attention per layer, [keys], mean over heads."""
-    additive = torch.where(allowed, 0.0, -math.inf)[None, None]
-    output = model(input_ids=torch.tensor([tokens]), position_ids=torch.tensor([positions]),
-                   attention_mask=additive, past_key_values=cache, use_cache=cache is not None,
-                   segment_scaling=segment_scaling, last_row_masses=masses)
+    """Logits [rows, vocabulary] in float64. `positions`: of all keys, the rows' own last.
+    `allowed`: bool [rows, cached keys + rows]. `masses`: a list that gets the last row's attention
+    per layer, [keys], mean over heads."""
+    row_positions = positions[-len(tokens):]
+    types = layer_types(model.config)
+    layer_masks = None
+    if any(kind != "full_attention" for kind in types):
+        layer_masks = [additive(allowed & window(model.config, kind, row_positions, positions))
+                       for kind in types]
+    output = model(input_ids=torch.tensor([tokens]), position_ids=torch.tensor([row_positions]),
+                   attention_mask=additive(allowed), past_key_values=cache,
+                   use_cache=cache is not None, segment_scaling=segment_scaling,
+                   last_row_masses=masses, layer_masks=layer_masks)
     return output.logits[0].double()
+
+
+@torch.no_grad()
+def own_forward(model, tokens, cache):
+    """Logits [rows, vocabulary] of the next tokens of a plain prompt: masks, positions and cache
+    are the model class's own."""
+    return model(input_ids=torch.tensor([tokens]), past_key_values=cache,
+                 use_cache=True).logits[0].double()
 
 
 # --- Sequences: one per fused request, or one per prompt ------------------------------------------
@@ -232,7 +293,7 @@ class FusedSequence:
         first = 0 if self._cache is None else self._rows_done
         rows = self.layout.entries[first:]
         masses = []
-        logits = forward(self._model, [row.token for row in rows], [row.position for row in rows],
+        logits = forward(self._model, [row.token for row in rows], self.layout.positions(),
                          self.layout.mask(first), self._cache, self._scaling(first), masses)
         self._rows_done = len(self.layout.entries)
         self.attributions.append(self.layout.attribution(torch.stack(masses).mean(dim=0)))
@@ -253,19 +314,23 @@ class FusedSequence:
 
 
 class PlainSequence:
-    """prefix + one segment + suffix under the ordinary causal mask."""
+    """prefix + one segment + suffix under the ordinary causal mask, and the layers' windows."""
 
     def __init__(self, model, prompt, index):
         self._model = model
         self._prompt_tokens = prompt.prefix + prompt.segments[index] + prompt.suffix
-        self._cache = transformers.DynamicCache()
+        self._is_own = makes_window_masks(model.config)
+        self._cache = (transformers.DynamicCache(config=model.config) if self._is_own
+                       else transformers.DynamicCache())
         self._length = 0
 
     def _run(self, tokens):
+        if self._is_own:
+            return own_forward(self._model, tokens, self._cache)[-1]
         begin, end = self._length, self._length + len(tokens)
         allowed = torch.arange(end)[None, :] <= torch.arange(begin, end)[:, None]
         self._length = end
-        return forward(self._model, tokens, list(range(begin, end)), allowed, self._cache)[-1]
+        return forward(self._model, tokens, list(range(end)), allowed, self._cache)[-1]
 
     def first_row(self):
         return self._run(self._prompt_tokens)

@@ -7,6 +7,7 @@
 import math
 import pathlib
 import random
+import types
 import unittest
 
 import torch
@@ -82,9 +83,25 @@ class ModelTest(unittest.TestCase):
                 directory, dtype=torch.float32, attn_implementation="eager").eval()
             yield directory.name, reference.load_model(directory), stock
 
+    def windowed_models(self):
+        """With the masks that stock Transformers takes: one, or one per kind of layer. Llama's
+        class knows no kinds, so chunks cannot be checked against it."""
+        for name, model, stock in self.models():
+            kinds = set(reference.layer_types(model.config))
+            if "chunked_attention" in kinds:
+                continue
+
+            def masks(allowed, positions, config=model.config, kinds=kinds):
+                by_kind = {kind: torch.where(
+                    allowed & reference.window(config, kind, positions, positions), 0.0,
+                    torch.finfo(torch.float32).min)[None, None] for kind in kinds}
+                return by_kind if len(kinds) > 1 else by_kind.popitem()[1]
+
+            yield name, model, stock, masks
+
     @torch.no_grad()
     def test_a_plain_sequence_equals_stock_transformers(self):
-        for name, model, stock in self.models():
+        for name, model, stock, _ in self.windowed_models():
             with self.subTest(name):
                 prompt = random_prompt(SEED)
                 sequence = PlainSequence(model, prompt, 1)
@@ -95,19 +112,40 @@ class ModelTest(unittest.TestCase):
 
     @torch.no_grad()
     def test_a_bias_equals_an_additive_mask_in_stock_transformers(self):
-        for name, model, stock in self.models():
+        for name, model, stock, masks in self.windowed_models():
             with self.subTest(name):
                 prompt, bias = random_prompt(SEED + 1, separator=0), -1.25
                 sequence = FusedSequence(model, prompt, Fusion(segment_log_bias=bias))
                 layout = sequence.layout
-                additive = torch.where(layout.mask(), 0.0, torch.finfo(torch.float32).min)
+                additive = masks(layout.mask(), layout.positions())
                 touched = layout.fused_rows()[:, None] & layout.segment_columns()[None, :]
-                additive = additive + torch.where(touched, bias, 0.0)
+                bias = torch.where(touched, bias, 0.0)
+                additive = ({kind: mask + bias for kind, mask in additive.items()}
+                            if isinstance(additive, dict) else additive + bias)
                 expected = stock(
                     torch.tensor([[entry.token for entry in layout.entries]]),
-                    position_ids=torch.tensor([[entry.position for entry in layout.entries]]),
-                    attention_mask=additive[None, None]).logits[0, -1].double()
+                    position_ids=torch.tensor([layout.positions()]),
+                    attention_mask=additive).logits[0, -1].double()
                 torch.testing.assert_close(sequence.first_row(), expected, atol=TOLERANCE, rtol=0)
+
+    def test_windows_hide_keys_by_position(self):
+        config = types.SimpleNamespace(sliding_window=3, attention_chunk_size=4)
+        sliding = reference.window(config, "sliding_attention", [5, 2], [0, 2, 3, 5])
+        chunked = reference.window(config, "chunked_attention", [5, 8], [3, 4, 5, 8])
+        self.assertEqual(sliding.tolist(), [[False, False, True, True], [True] * 4])
+        self.assertEqual(chunked.tolist(), [[False, True, True, False], [False] * 3 + [True]])
+
+    @torch.no_grad()
+    def test_a_fused_sequence_of_one_segment_is_the_plain_one(self):
+        # The explicit masks of every layer against the masks and the cache of the model's class.
+        for name, model, _ in self.models():
+            with self.subTest(name):
+                prompt = random_prompt(SEED + 5, lengths=(20,))
+                fused, plain = (FusedSequence(model, prompt, Fusion()),
+                                PlainSequence(model, prompt, 0))
+                for row in (fused, plain):
+                    row.rows = torch.stack([row.first_row(), row.next_row(50), row.next_row(60)])
+                torch.testing.assert_close(fused.rows, plain.rows, atol=TOLERANCE, rtol=0)
 
     def test_a_cache_changes_nothing(self):
         fusion = Fusion(separators="ISOLATED", attention_temperature=0.8, attention_scale=0.9)

@@ -64,11 +64,19 @@ KeyUnits RandomUnits(int32_t num_keys, std::mt19937& random) {
   return units;
 }
 
+// Positions of the keys of an interval are up to so much after their indexes.
+constexpr int32_t kMaxShift = 90;
+
+const AttentionWindow kWindows[] = {{},
+                                    {AttentionWindow::Kind::kSliding, 1},
+                                    {AttentionWindow::Kind::kSliding, 150},
+                                    {AttentionWindow::Kind::kChunked, 100}};
+
 std::vector<KeyInterval> RandomIntervals(int32_t num_keys, std::mt19937& random) {
   std::vector<KeyInterval> intervals;
   for (int32_t key = Below(10, random); key < num_keys;) {
     const int32_t end = std::min(num_keys, key + 1 + Below(150, random));
-    intervals.push_back({key, end, random() % 2 == 0});
+    intervals.push_back({key, end, random() % 2 == 0, Below(kMaxShift + 1, random)});
     key = end + (random() % 2 == 0 ? 0 : Below(70, random));
   }
   return intervals;
@@ -87,8 +95,11 @@ void AppendRun(int32_t max_keys, std::vector<int32_t>& free_slots, std::mt19937&
   run.interval_begin = static_cast<int32_t>(plan.intervals.size());
   run.scaling = Below(3, random) - 1;
   const std::vector<KeyInterval> intervals = RandomIntervals(num_keys, random);
+  run.position_begin = run.query_begin + kMaxShift;
   plan.intervals.insert(plan.intervals.end(), intervals.begin(), intervals.end());
   run.interval_end = static_cast<int32_t>(plan.intervals.size());
+  run.windowed_begin = run.interval_begin;
+  run.windowed_end = run.interval_end;
   for (int32_t i = 0; i < num_keys; ++i) {
     batch.kv->FillSlot(free_slots.back(), random);
     plan.slot_table.push_back(free_slots.back());
@@ -129,11 +140,12 @@ AttentionArgs ArgsFor(const HeadCase& test, const Batch& batch, std::vector<floa
   return args;
 }
 
-std::vector<AttentionStatistics> StatisticsFor(const Batch& batch, int32_t num_heads) {
+std::vector<AttentionStatistics> StatisticsFor(const Batch& batch, int32_t num_heads,
+                                               const AttentionWindow& window = {}) {
   std::vector<AttentionStatistics> statistics;
   for (const Probe& probe : batch.probes) {
     statistics.emplace_back(batch.plan, batch.plan.runs[probe.run], probe.row, probe.units,
-                            num_heads);
+                            num_heads, window);
     statistics.back().SetWantsLogits(true);
   }
   return statistics;
@@ -200,17 +212,19 @@ class AttentionStatisticsTest : public testing::TestWithParam<HeadCase> {};
 TEST_P(AttentionStatisticsTest, EqualTheReferenceOnFuzzedBatchesOnEveryTarget) {
   const HeadCase& test = GetParam();
   ThreadPool pool(2);
-  for (uint32_t seed = 1; seed <= 4; ++seed) {
+  for (uint32_t seed = 1; seed <= std::size(kWindows); ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
     std::mt19937 random(seed);
     constexpr int32_t kMaxKeys = 400;
     const Batch batch = RandomBatch(test, 6, kMaxKeys, random);
     std::vector<float> out;
     AttentionArgs args = ArgsFor(test, batch, out);
+    args.window = kWindows[seed - 1];
     for (int64_t target : KernelTargets()) {
       SCOPED_TRACE(test::KernelTargetName(target));
       const ScopedKernelTarget scoped(target);
-      std::vector<AttentionStatistics> statistics = StatisticsFor(batch, test.num_heads);
+      std::vector<AttentionStatistics> statistics =
+          StatisticsFor(batch, test.num_heads, args.window);
       args.statistics = statistics;
       SegmentAttentionCpu(batch.plan, args, pool);
       for (size_t i = 0; i < batch.probes.size(); ++i) {
@@ -239,6 +253,7 @@ Batch SingleRows(const Batch& batch) {
       }
       AttentionRun run = batch.plan.runs[i];
       run.query_begin += row - run.row_begin;
+      run.position_begin += row - run.row_begin;
       run.row_begin = row;
       run.row_end = row + 1;
       single.plan.runs.push_back(run);
@@ -253,18 +268,23 @@ TEST_P(AttentionStatisticsTest, AreTheSameBitForBitInEveryBatchAndChangeNoOutput
   // Long enough for several chunks of 1,024 keys, which threads share.
   const Batch batch = RandomBatch(test, 5, 3000, random);
   const Batch single = SingleRows(batch);
+  size_t window_index = 0;  // one after the other: all of them with each target costs too much
   for (int64_t target : KernelTargets()) {
     SCOPED_TRACE(test::KernelTargetName(target));
     const ScopedKernelTarget scoped(target);
     std::vector<float> plain, out;
     ThreadPool one(1);
-    SegmentAttentionCpu(batch.plan, ArgsFor(test, batch, plain), one);
+    const AttentionWindow window = kWindows[window_index++ % std::size(kWindows)];
+    AttentionArgs plain_args = ArgsFor(test, batch, plain);
+    plain_args.window = window;
+    SegmentAttentionCpu(batch.plan, plain_args, one);
     std::vector<AttentionStatistics> first;
     for (const int num_threads : {1, 2, 4}) {
       for (const Batch* form : {&batch, &single}) {
         ThreadPool pool(num_threads);
         AttentionArgs args = ArgsFor(test, batch, out);
-        std::vector<AttentionStatistics> statistics = StatisticsFor(*form, test.num_heads);
+        args.window = window;
+        std::vector<AttentionStatistics> statistics = StatisticsFor(*form, test.num_heads, window);
         args.statistics = statistics;
         SegmentAttentionCpu(form->plan, args, pool);
         ASSERT_TRUE(SameBits(out, plain));

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <iterator>
 #include <limits>
 #include <memory>
 #include <numeric>
@@ -46,6 +47,7 @@ struct Batch {
   int32_t num_rows = 0;
   std::vector<float> q;
   std::unique_ptr<KvStore> kv;
+  AttentionWindow window;
 };
 
 SegmentLayout RandomLayout(std::mt19937& random, int32_t max_segment_length) {
@@ -62,9 +64,11 @@ SegmentLayout RandomLayout(std::mt19937& random, int32_t max_segment_length) {
 }
 
 // Appends a sequence's rows from `first_row` on (the ones before it are cached already).
-void AppendSequence(const RowIntervals& intervals, int32_t length, int32_t first_row,
-                    int32_t scaling, const std::vector<int32_t>& slots, Batch& batch) {
+void AppendSequence(const SegmentLayout& layout, int32_t length, int32_t first_row, int32_t scaling,
+                    const std::vector<int32_t>& slots, Batch& batch) {
   AttentionPlan& plan = batch.plan;
+  const RowIntervals intervals = RowIntervals::FromLayout(layout, length, scaling >= 0);
+  const RowIntervals windowed = intervals.CutAtPositions(layout);
   const int32_t table_begin = static_cast<int32_t>(plan.slot_table.size());
   plan.slot_table.insert(plan.slot_table.end(), slots.begin(), slots.end());
   for (const RowIntervals::Run& run : intervals.runs()) {
@@ -77,7 +81,11 @@ void AppendSequence(const RowIntervals& intervals, int32_t length, int32_t first
     out.table_begin = table_begin;
     out.interval_begin = static_cast<int32_t>(plan.intervals.size());
     plan.intervals.insert(plan.intervals.end(), run.keys.begin(), run.keys.end());
-    out.interval_end = static_cast<int32_t>(plan.intervals.size());
+    out.interval_end = out.windowed_begin = static_cast<int32_t>(plan.intervals.size());
+    const std::vector<KeyInterval>& windowed_keys = windowed.RunOf(begin).keys;
+    plan.intervals.insert(plan.intervals.end(), windowed_keys.begin(), windowed_keys.end());
+    out.windowed_end = static_cast<int32_t>(plan.intervals.size());
+    out.position_begin = layout.PositionOf(begin);
     const bool has_segments = std::any_of(run.keys.begin(), run.keys.end(),
                                           [](const KeyInterval& keys) { return keys.is_segment; });
     out.scaling = has_segments ? scaling : -1;
@@ -103,8 +111,7 @@ Batch RandomBatch(const HeadCase& test, int num_sequences, int32_t max_segment_l
     std::vector<int32_t> slots(free_slots.end() - length, free_slots.end());
     free_slots.resize(free_slots.size() - length);
     for (int32_t slot : slots) batch.kv->FillSlot(slot, random);
-    AppendSequence(RowIntervals::FromLayout(layout, length, scaling >= 0), length, first_row,
-                   scaling, slots, batch);
+    AppendSequence(layout, length, first_row, scaling, slots, batch);
   }
   batch.q = RandomFloats(int64_t{batch.num_rows} * test.num_heads * test.head_dim, random, 3.0f);
   return batch;
@@ -123,6 +130,7 @@ AttentionArgs ArgsFor(const HeadCase& test, const Batch& batch, Result& result) 
   args.kv = batch.kv->view();
   args.out = result.out.data();
   args.log_sum_exp = result.log_sum_exp.data();
+  args.window = batch.window;
   return args;
 }
 
@@ -166,15 +174,24 @@ void ExpectNear(const Result& actual, const Result& expected, float tolerance) {
   }
 }
 
+using Kind = AttentionWindow::Kind;
+
+// Windows within a block of keys, of whole blocks, and larger than most sequences.
+const AttentionWindow kWindows[] = {
+    {Kind::kSliding, 1}, {Kind::kSliding, 7}, {Kind::kSliding, 64}, {Kind::kSliding, 100},
+    {Kind::kChunked, 1}, {Kind::kChunked, 9}, {Kind::kChunked, 64}, {Kind::kChunked, 130}};
+
 class SegmentAttentionTest : public testing::TestWithParam<HeadCase> {};
 
 TEST_P(SegmentAttentionTest, EqualsTheReferenceOnFuzzedBatchesOnEveryTarget) {
   const HeadCase& test = GetParam();
   ThreadPool pool(2);
-  for (uint32_t seed = 1; seed <= 4; ++seed) {
+  for (uint32_t seed = 1; seed <= 4 + std::size(kWindows); ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
     std::mt19937 random(seed);
-    const Batch batch = RandomBatch(test, 1 + static_cast<int>(seed), seed % 2 ? 30 : 150, random);
+    Batch batch = RandomBatch(test, 2 + static_cast<int>(seed % 4), seed % 2 ? 30 : 150, random);
+    // The first seeds without a window, then every window once over two sizes of segments.
+    batch.window = seed <= 4 ? AttentionWindow() : kWindows[seed - 5];
     const Result expected = RunReference(test, batch);
     const int32_t num_keys = static_cast<int32_t>(batch.plan.slot_table.size());
     for (int64_t target : KernelTargets()) {
@@ -195,6 +212,7 @@ AttentionPlan SplitRuns(const AttentionPlan& plan, std::mt19937& random) {
     AttentionRun upper = *run, lower = *run;
     upper.row_begin += cut;
     upper.query_begin += cut;
+    upper.position_begin += cut;
     lower.row_end = upper.row_begin;
     split.runs.push_back(upper);
     if (cut > 0) split.runs.push_back(lower);
@@ -208,6 +226,7 @@ AttentionPlan OneRun(const AttentionPlan& plan, const AttentionRun& run, int32_t
   single.row_begin = row;
   single.row_end = row + 1;
   single.query_begin += row - run.row_begin;
+  single.position_begin += row - run.row_begin;
   alone.runs = {single};
   return alone;
 }
@@ -216,23 +235,28 @@ TEST_P(SegmentAttentionTest, ARowIsTheSameBitForBitInEveryBatch) {
   const HeadCase& test = GetParam();
   ThreadPool one(1), two(2), four(4);
   std::mt19937 random(99);
-  const Batch batch = RandomBatch(test, 5, 100, random);
+  Batch batch = RandomBatch(test, 5, 100, random);
+  const int64_t row_size = int64_t{test.num_heads} * test.head_dim;
   for (int64_t target : KernelTargets()) {
     SCOPED_TRACE(test::KernelTargetName(target));
     const ScopedKernelTarget scoped(target);
-    const Result all = RunCpu(test, batch, batch.plan, one);
-    for (ThreadPool* pool : {&one, &two, &four}) {
-      const Result split = RunCpu(test, batch, SplitRuns(batch.plan, random), *pool);
-      ASSERT_TRUE(SameBits(split.out, all.out));
-      ASSERT_TRUE(SameBits(split.log_sum_exp, all.log_sum_exp));
-    }
-    const int64_t row_size = int64_t{test.num_heads} * test.head_dim;
-    for (const AttentionRun& run : batch.plan.runs) {
-      const int32_t row = run.row_begin + (run.row_end - run.row_begin) / 2;
-      const Result alone = RunCpu(test, batch, OneRun(batch.plan, run, row), four);
-      ASSERT_EQ(0, std::memcmp(alone.out.data() + row * row_size, all.out.data() + row * row_size,
-                               row_size * sizeof(float)))
-          << "row " << row;
+    for (const AttentionWindow& window : {AttentionWindow(), AttentionWindow{Kind::kSliding, 33},
+                                          AttentionWindow{Kind::kChunked, 50}}) {
+      SCOPED_TRACE(window.size);
+      batch.window = window;
+      const Result all = RunCpu(test, batch, batch.plan, one);
+      for (ThreadPool* pool : {&one, &two, &four}) {
+        const Result split = RunCpu(test, batch, SplitRuns(batch.plan, random), *pool);
+        ASSERT_TRUE(SameBits(split.out, all.out));
+        ASSERT_TRUE(SameBits(split.log_sum_exp, all.log_sum_exp));
+      }
+      for (const AttentionRun& run : batch.plan.runs) {
+        const int32_t row = run.row_begin + (run.row_end - run.row_begin) / 2;
+        const Result alone = RunCpu(test, batch, OneRun(batch.plan, run, row), four);
+        ASSERT_EQ(0, std::memcmp(alone.out.data() + row * row_size, all.out.data() + row * row_size,
+                                 row_size * sizeof(float)))
+            << "row " << row;
+      }
     }
   }
 }
@@ -277,7 +301,8 @@ Batch OneSequence(const HeadCase& test, int32_t length, std::vector<KeyInterval>
     run.row_begin = batch.num_rows;
     run.row_end = ++batch.num_rows;
     run.query_begin = query;
-    run.interval_end = static_cast<int32_t>(batch.plan.intervals.size());
+    run.interval_end = run.windowed_end = static_cast<int32_t>(batch.plan.intervals.size());
+    run.position_begin = query;
     batch.plan.runs.push_back(run);
   }
   batch.q = RandomFloats(int64_t{batch.num_rows} * test.num_heads * test.head_dim, random);
@@ -300,6 +325,35 @@ TEST(SegmentAttentionLongTest, ALongRowIsSharedAmongThreadsWithoutChangingABit) 
       ExpectNear(alone, expected, ToleranceFor(64, 5000));
       ASSERT_TRUE(SameBits(RunCpu(test, batch, batch.plan, two).out, alone.out));
       ASSERT_TRUE(SameBits(RunCpu(test, batch, batch.plan, four).out, alone.out));
+    }
+  }
+}
+
+// Rows of one run of which each sees only the end of what lies before it: over the borders of
+// chunks, with keys that no row sees in slots that do not exist.
+TEST(SegmentAttentionLongTest, AWindowSkipsWhatNoRowSees) {
+  for (KvType type : {KvType::kFloat32, KvType::kBFloat16}) {
+    const HeadCase test = {9, 3, 64, type};
+    std::mt19937 random(8);
+    Batch batch = OneSequence(test, 5000, {{0, 17, false}, {17, 5000, false}}, {4900}, random);
+    batch.num_rows = batch.plan.runs[0].row_end = 100;
+    batch.q = RandomFloats(int64_t{100} * test.num_heads * test.head_dim, random);
+    std::fill_n(batch.plan.slot_table.begin(), 1024, 1 << 20);  // CHECKed if it is read
+    ThreadPool one(1), four(4);
+    for (const AttentionWindow& window :
+         {AttentionWindow{Kind::kSliding, 2500}, AttentionWindow{Kind::kSliding, 70},
+          AttentionWindow{Kind::kChunked, 1500}}) {
+      batch.window = window;
+      const Result expected = RunReference(test, batch);
+      const Result alone = RunCpu(test, batch, batch.plan, one);
+      ExpectNear(alone, expected, ToleranceFor(64, 5000));
+      ASSERT_TRUE(SameBits(RunCpu(test, batch, batch.plan, four).out, alone.out));
+      for (const int32_t row : {0, 42, 99}) {
+        const AttentionRun& run = batch.plan.runs[0];
+        const Result single = RunCpu(test, batch, OneRun(batch.plan, run, row), four);
+        ASSERT_EQ(0, std::memcmp(single.out.data() + row * 9 * 64, alone.out.data() + row * 9 * 64,
+                                 9 * 64 * sizeof(float)));
+      }
     }
   }
 }

@@ -45,14 +45,23 @@ std::vector<Shape> Shapes() {
   ModelConfig tied = TinyConfig();
   tied.tie_word_embeddings = true;
   ModelConfig biased = TinyConfig();
-  biased.attention_bias = biased.mlp_bias = true;
+  biased.attention_bias = biased.output_bias = biased.mlp_bias = true;
   biased.num_kv_heads = 6;
   ModelConfig scaled = TinyConfig();
   scaled.rope_theta = 500000.0;
   scaled.rope_scaling = {RopeType::kLlama3, 8.0, 1.0, 4.0, 32};
   scaled.num_kv_heads = 1;
   scaled.head_dim = 64;
-  return {{"Tied", tied}, {"UntiedWithBiases", biased}, {"Llama3Rope", scaled}};
+  // Of every kind one layer, with windows that end within a segment, a prefix and the suffix.
+  ModelConfig hybrid = TinyConfig();
+  hybrid.layer_windows = {{AttentionWindow::Kind::kSliding, 4},
+                          {AttentionWindow::Kind::kChunked, 3},
+                          {AttentionWindow::Kind::kFull, 0}};
+  hybrid.attention_bias = true;
+  return {{"Tied", tied},
+          {"UntiedWithBiases", biased},
+          {"Llama3Rope", scaled},
+          {"WindowsAndQkvBias", hybrid}};
 }
 
 // A model with its own KV memory, all of it NaN at first: what is read without having been written
@@ -245,9 +254,23 @@ TEST_P(LlamaModelTest, ChunksAndSingleRowsGiveTheSameBitsAsOneStep) {
   }
 }
 
-// Segments computed at position 0, as the segment cache has them, and moved to where the sequence
-// has them: appends their rows to `plan` from slots of their own, and the moves to `moving`.
-void AppendMovedSegments(const TestSequence& sequence, StepPlan& plan, StepPlan& moving) {
+// Lets a plan's rows from `first_row` on and their windowed keys stand `distance` positions later.
+void ShiftPositions(int32_t first_row, int32_t distance, StepPlan& plan) {
+  for (int32_t row = first_row; row < plan.num_rows(); ++row) plan.positions[row] += distance;
+  for (AttentionRun& run : plan.attention.runs) {
+    if (run.row_begin < first_row) continue;
+    run.position_begin += distance;
+    for (int32_t i = run.windowed_begin; i < run.windowed_end; ++i) {
+      plan.attention.intervals[i].position_shift += distance;
+    }
+  }
+}
+
+// Segments computed at position 0, or at their place's remainder by the size of chunks, as the
+// segment cache has them, and moved to where the sequence has them: appends their rows to `plan`
+// from slots of their own, and the moves to `moving`.
+void AppendMovedSegments(const TestSequence& sequence, int32_t chunk_size, StepPlan& plan,
+                         StepPlan& moving) {
   int32_t next_slot = 0;
   for (const TokenRange& segment : sequence.layout.segments()) {
     TestSequence alone = CausalSequence({sequence.token_ids.begin() + segment.begin,
@@ -256,10 +279,12 @@ void AppendMovedSegments(const TestSequence& sequence, StepPlan& plan, StepPlan&
     for (int32_t i = 0; i < segment.length(); ++i, ++next_slot) {
       while (std::count(sequence.slots.begin(), sequence.slots.end(), next_slot) > 0) ++next_slot;
       alone.slots[i] = next_slot;
-      moving.attention.moves.push_back({next_slot, sequence.slots[segment.begin + i],
-                                        sequence.layout.PositionOf(segment.begin)});
+      const int32_t place = sequence.layout.PositionOf(segment.begin);
+      moving.attention.moves.push_back(
+          {next_slot, sequence.slots[segment.begin + i], place - place % chunk_size});
     }
-    AppendRows(alone, 0, segment.length(), plan);
+    const int32_t first_row = AppendRows(alone, 0, segment.length(), plan);
+    ShiftPositions(first_row, sequence.layout.PositionOf(segment.begin) % chunk_size, plan);
   }
 }
 
@@ -278,7 +303,11 @@ TEST_P(LlamaModelTest, MovedSegmentsAreAsIfComputedWhereTheyStand) {
   for (const bool in_one_step : {true, false}) {
     Machine machine(GetParam().config, WeightType::kFloat32);
     StepPlan segments, suffix;
-    AppendMovedSegments(sequence, segments, in_one_step ? segments : suffix);
+    int32_t chunk_size = 1;
+    for (const AttentionWindow& window : GetParam().config.layer_windows) {
+      if (window.kind == AttentionWindow::Kind::kChunked) chunk_size = window.size;
+    }
+    AppendMovedSegments(sequence, chunk_size, segments, in_one_step ? segments : suffix);
     if (!in_one_step) machine.Run(segments, {});
     StepPlan& last = in_one_step ? segments : suffix;
     const int32_t row = AppendRows(sequence, 16, 19, last);
@@ -339,7 +368,7 @@ class LackingWeights : public SeededWeights {
 
 TEST(LlamaModelLoadTest, EveryWeightIsLookedFor) {
   ModelConfig config = TinyConfig();
-  config.attention_bias = config.mlp_bias = true;
+  config.attention_bias = config.output_bias = config.mlp_bias = true;
   ThreadPool pool(1);
   const auto all = WeightNames(config).All();
   EXPECT_EQ(all.size(), 3u + 3u * (2 + 3 + 1 + 2 + 1 + 7));

@@ -1,6 +1,7 @@
 #include "core/model/model_config.h"
 
 #include <cmath>
+#include <map>
 #include <numbers>
 #include <string>
 #include <vector>
@@ -123,6 +124,76 @@ TEST(ModelConfigTest, ReadsOldSpellingOfLinearScaling) {
   EXPECT_EQ(config->rope_scaling.factor, 4.0);
 }
 
+using Kind = AttentionWindow::Kind;
+constexpr AttentionWindow kFull;
+
+// Llama32Config() as another family's, with a JSON merge patch; 28 layers of 131,072 positions.
+std::vector<AttentionWindow> Windows(const char* model_type, const char* patch) {
+  const std::map<std::string, const char*> architectures = {{"llama", "LlamaForCausalLM"},
+                                                            {"mistral", "MistralForCausalLM"},
+                                                            {"ministral", "MinistralForCausalLM"},
+                                                            {"qwen2", "Qwen2ForCausalLM"}};
+  Json json = Llama32Config();
+  json["model_type"] = model_type;
+  json["architectures"] = {architectures.at(model_type)};
+  json.merge_patch(Json::parse(patch));
+  const auto config = Parse(json);
+  EXPECT_TRUE(config.ok()) << config.status();
+  return config.ok() ? config->layer_windows : std::vector<AttentionWindow>();
+}
+
+TEST(ModelConfigWindowTest, EveryLayerOfMistralSlidesUnlessItsWindowIsNull) {
+  const auto sliding = [](int32_t size) {
+    return std::vector<AttentionWindow>(28, {Kind::kSliding, size});
+  };
+  for (const char* type : {"mistral", "ministral"}) {
+    EXPECT_EQ(Windows(type, R"({"sliding_window": 512})"), sliding(512));
+    EXPECT_EQ(Windows(type, "{}"), sliding(4096));  // the default of its class
+    EXPECT_TRUE(
+        Windows(type, R"({"max_position_embeddings": 512, "sliding_window": 512})").empty());
+  }
+  Json json = Llama32Config();
+  json.update({{"model_type", "mistral"}, {"sliding_window", nullptr}});
+  json["architectures"] = {"MistralForCausalLM"};
+  EXPECT_TRUE(Parse(json)->layer_windows.empty());
+}
+
+TEST(ModelConfigWindowTest, Qwen2SlidesFromMaxWindowLayersOnIfItSaysSo) {
+  EXPECT_TRUE(Windows("qwen2", R"({"sliding_window": 512, "max_window_layers": 2})").empty());
+  EXPECT_TRUE(Windows("qwen2", R"({"use_sliding_window": true})").empty());  // 28 full layers
+  const auto windows = Windows("qwen2", R"({"use_sliding_window": true, "sliding_window": 512,
+                                           "max_window_layers": 2})");
+  ASSERT_EQ(windows.size(), 28u);
+  EXPECT_EQ(windows[1], kFull);
+  EXPECT_EQ(windows[2], (AttentionWindow{Kind::kSliding, 512}));
+  EXPECT_EQ(windows[27], (AttentionWindow{Kind::kSliding, 512}));
+}
+
+TEST(ModelConfigWindowTest, LayerTypesSayItForEveryFamily) {
+  const char patch[] = R"({"num_hidden_layers": 3, "sliding_window": 512,
+      "use_sliding_window": true, "attention_chunk_size": 64,
+      "layer_types": ["full_attention", "sliding_attention", "chunked_attention"]})";
+  for (const char* type : {"llama", "mistral", "ministral", "qwen2"}) {
+    EXPECT_EQ(Windows(type, patch),
+              (std::vector<AttentionWindow>{kFull, {Kind::kSliding, 512}, {Kind::kChunked, 64}}));
+  }
+}
+
+TEST(ModelConfigWindowTest, SlidingWindowAloneSaysNothingOfALlama) {
+  EXPECT_TRUE(Windows("llama", R"({"sliding_window": 512, "attention_chunk_size": 64})").empty());
+}
+
+TEST(ModelConfigTest, BiasesFollowTheFamily) {
+  Json json = Llama32Config();
+  json["attention_bias"] = true;
+  EXPECT_TRUE(Parse(json)->attention_bias && Parse(json)->output_bias);
+  json["model_type"] = "qwen2";
+  json["architectures"] = {"Qwen2ForCausalLM"};
+  json["attention_bias"] = false;
+  EXPECT_TRUE(Parse(json)->attention_bias);
+  EXPECT_FALSE(Parse(json)->output_bias);
+}
+
 struct Refusal {
   const char* patch;  // JSON merge patch: null removes a field
   const char* named;  // what the error must hold
@@ -149,6 +220,31 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{R"({"architectures": ["MistralForCausalLM"]})", "MistralForCausalLM"},
         Refusal{R"({"architectures": []})", "architectures"},
         Refusal{R"({"architectures": "LlamaForCausalLM"})", "architectures"},
+        Refusal{R"({"model_type": "mistral", "architectures": ["GemmaForCausalLM"]})", "Gemma"},
+        Refusal{R"({"model_type": "mistral", "num_key_value_heads": null,
+                    "architectures": ["MistralForCausalLM"]})",
+                "num_key_value_heads"},
+        Refusal{R"({"layer_types": ["full_attention"]})", "layer_types"},
+        Refusal{R"({"layer_types": "full_attention"})", "layer_types"},
+        Refusal{
+            R"({"num_hidden_layers": 2, "layer_types": ["full_attention", "linear_attention"]})",
+            R"(layer_types[1]: "linear_attention")"},
+        Refusal{R"({"num_hidden_layers": 1, "layer_types": [7]})", "layer_types[0]: 7"},
+        Refusal{R"({"num_hidden_layers": 1, "layer_types": ["sliding_attention"]})",
+                "sliding_window: is missing: layer_types[0]"},
+        Refusal{R"({"num_hidden_layers": 1, "layer_types": ["chunked_attention"]})",
+                "attention_chunk_size: is missing: layer_types[0]"},
+        Refusal{R"({"model_type": "qwen2", "architectures": null, "num_hidden_layers": 1,
+                    "layer_types": ["sliding_attention"]})",
+                "use_sliding_window"},
+        Refusal{R"({"model_type": "qwen2", "architectures": null, "use_sliding_window": true,
+                    "max_window_layers": -1})",
+                "max_window_layers: -1"},
+        Refusal{R"({"sliding_window": 0})", "sliding_window: 0"},
+        Refusal{R"({"sliding_window": 4294967296})", "sliding_window"},
+        Refusal{R"({"attention_chunk_size": "big"})", "attention_chunk_size"},
+        Refusal{R"({"rope_parameters": {"sliding_attention": {"rope_theta": 10000.0}}})",
+                "rope_parameters.sliding_attention"},
         Refusal{R"({"hidden_act": "gelu"})", "gelu"},
         Refusal{R"({"quantization_config": {"bits": 4}})", "quantization_config"},
         Refusal{R"({"hidden_size": null})", "hidden_size"},

@@ -129,7 +129,7 @@ class NaiveLlama {
         const int32_t kv = head / (config_.num_heads / config_.num_kv_heads) * width;
         double total = 0.0;
         for (int32_t key = 0; key < static_cast<int32_t>(x.size()); ++key) {
-          if (!allows(row, key)) continue;
+          if (!allows(row, key) || !IsInWindow(layer, positions[row], positions[key])) continue;
           double logit = 0.0;
           for (int32_t i = 0; i < width; ++i) logit += q[row][head * width + i] * k[key][kv + i];
           const double weight = std::exp(logit / std::sqrt(width));  // small enough not to overflow
@@ -139,7 +139,22 @@ class NaiveLlama {
         for (int32_t i = 0; i < width && total > 0.0; ++i) out[row][head * width + i] /= total;
       }
     }
-    return Linear(out, names_.Output(layer)[0], config_.attention_bias);
+    return Linear(out, names_.Output(layer)[0], config_.output_bias);
+  }
+
+  // Whether a layer's sliding window or chunks let a query see a key at or before its position.
+  bool IsInWindow(int32_t layer, int32_t query_position, int32_t key_position) const {
+    if (config_.layer_windows.empty()) return true;
+    const AttentionWindow& window = config_.layer_windows[layer];
+    switch (window.kind) {
+      case AttentionWindow::Kind::kSliding:
+        return query_position - key_position < window.size;
+      case AttentionWindow::Kind::kChunked:
+        return query_position / window.size == key_position / window.size;
+      case AttentionWindow::Kind::kFull:
+        return true;
+    }
+    return false;
   }
 
   Matrix Mlp(int32_t layer, const Matrix& x) const {

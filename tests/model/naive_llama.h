@@ -24,8 +24,9 @@ class SeededWeights : public WeightSource {
 
 // A Llama as the papers write it, in double, with a dense mask: no packing, no cache, no batching.
 // Returns the logits of every row, [token_ids.size()][vocab_size]. `type` says what weights, keys
-// and values are rounded to, and the inputs of matrix products where PackedLinear rounds them. allows(q, k): may row q see key k; a row that sees nothing attends to
-// zero.
+// and values are rounded to, and the inputs of matrix products where PackedLinear rounds them.
+// allows(q, k): may row q see key k, as far as config.layer_windows let it; a row that sees nothing
+// attends to zero.
 std::vector<std::vector<double>> NaiveLlamaLogits(
     const ModelConfig& config, WeightType type, const WeightSource& source,
     const std::vector<int32_t>& token_ids, const std::vector<int32_t>& positions,

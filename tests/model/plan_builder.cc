@@ -28,20 +28,26 @@ int32_t AppendRows(const TestSequence& sequence, int32_t begin, int32_t end, Ste
                                    sequence.slots.begin() + end);
   const RowIntervals intervals = RowIntervals::FromLayout(
       sequence.layout, std::max(end, sequence.layout.length()), /*split_segment_columns=*/false);
+  const RowIntervals windowed = intervals.CutAtPositions(sequence.layout);
   for (const RowIntervals::Run& run : intervals.runs()) {
     const int32_t run_begin = std::max(run.rows.begin, begin);
     const int32_t run_end = std::min(run.rows.end, end);
     if (run_begin >= run_end) continue;
     const int32_t interval_begin = static_cast<int32_t>(plan.attention.intervals.size());
-    plan.attention.intervals.insert(plan.attention.intervals.end(), run.keys.begin(),
-                                    run.keys.end());
-    plan.attention.runs.push_back(
-        {.row_begin = first_row + run_begin - begin,
-         .row_end = first_row + run_end - begin,
-         .query_begin = run_begin,
-         .table_begin = table_begin,
-         .interval_begin = interval_begin,
-         .interval_end = static_cast<int32_t>(plan.attention.intervals.size())});
+    const std::vector<KeyInterval>& windowed_keys = windowed.RunOf(run_begin).keys;
+    std::vector<KeyInterval>& all = plan.attention.intervals;
+    all.insert(all.end(), run.keys.begin(), run.keys.end());
+    const int32_t interval_end = static_cast<int32_t>(all.size());
+    all.insert(all.end(), windowed_keys.begin(), windowed_keys.end());
+    plan.attention.runs.push_back({.row_begin = first_row + run_begin - begin,
+                                   .row_end = first_row + run_end - begin,
+                                   .query_begin = run_begin,
+                                   .table_begin = table_begin,
+                                   .interval_begin = interval_begin,
+                                   .interval_end = interval_end,
+                                   .windowed_begin = interval_end,
+                                   .windowed_end = static_cast<int32_t>(all.size()),
+                                   .position_begin = sequence.layout.PositionOf(run_begin)});
   }
   return first_row;
 }

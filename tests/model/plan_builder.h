@@ -21,8 +21,8 @@ struct TestSequence {
 TestSequence CausalSequence(std::vector<int32_t> token_ids, int32_t first_slot);
 
 // Appends tokens [begin, end) of `sequence` to a step, in one attention run per run of equal
-// intervals; returns the row of token `begin`. Tokens before `begin` must be in their slots
-// already.
+// intervals, with those for layers with a window; returns the row of token `begin`. Tokens before
+// `begin` must be in their slots already.
 int32_t AppendRows(const TestSequence& sequence, int32_t begin, int32_t end, StepPlan& plan);
 
 // A greedy choice from one row. `sampling` must outlive the plan.

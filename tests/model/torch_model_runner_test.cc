@@ -220,6 +220,30 @@ TEST(TorchModelRunnerTest, APlanOutOfRangeIsInternal) {
   EXPECT_TRUE(runner->Run(good).ok());
 }
 
+TEST(TorchModelRunnerTest, WindowsNeedTheirIntervalsAndPositions) {
+  const auto weights = LoadSharedWeights(
+      {.model_directory = "tests/golden/models/tiny_mistral", .dtype = ModelDtype::kFloat32});
+  ASSERT_TRUE(weights.ok()) << weights.status();
+  const auto runner = MakeRunner(*weights);
+  EXPECT_EQ(runner->info().layer_windows,
+            std::vector<AttentionWindow>(2, {AttentionWindow::Kind::kSliding, 7}));
+  StepPlan good;
+  AppendRows(CausalSequence(Tokens(20, 1), 0), 0, 20, good);
+  const std::vector<std::function<void(AttentionPlan&)>> breaks = {
+      [](AttentionPlan& plan) { plan.runs[0].windowed_end += 1; },
+      [](AttentionPlan& plan) { plan.runs[0].windowed_begin = -1; },
+      [](AttentionPlan& plan) { plan.runs[0].position_begin += 1; },
+      [](AttentionPlan& plan) { plan.intervals.back().begin = 30; },
+      [](AttentionPlan& plan) { plan.intervals.back().position_shift = -1; },
+      [](AttentionPlan& plan) { plan.intervals.back().position_shift = 512; }};
+  for (size_t i = 0; i < breaks.size(); ++i) {
+    StepPlan bad = good;
+    breaks[i](bad.attention);
+    EXPECT_EQ(runner->Run(bad).status().code(), absl::StatusCode::kInternal) << "break " << i;
+  }
+  EXPECT_TRUE(runner->Run(good).ok());
+}
+
 TEST(TorchModelRunnerTest, AMoveOutOfRangeOrOverAnotherIsInternal) {
   const auto runner = MakeRunner(LoadTiny());
   const TestSequence sequence = CausalSequence(Tokens(6, 1), 0);
@@ -253,7 +277,8 @@ TEST(TorchModelRunnerTest, AMoveOutOfRangeOrOverAnotherIsInternal) {
 class GoldenFirstRowTest : public testing::TestWithParam<const char*> {};
 INSTANTIATE_TEST_SUITE_P(All, GoldenFirstRowTest,
                          testing::Values("tiny_mha", "tiny_gqa", "tiny_mqa", "tiny_llama3_rope",
-                                         "tiny_bias"));
+                                         "tiny_bias", "tiny_mistral", "tiny_hybrid",
+                                         "tiny_chunked"));
 
 using Json = nlohmann::json;
 

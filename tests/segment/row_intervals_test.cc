@@ -7,6 +7,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
+#include "core/segment/attention_window.h"
 #include "core/segment/segment_mask.h"
 
 namespace chorus {
@@ -85,6 +86,61 @@ TEST(RowIntervalsTest, EqualThePredicateOnFuzzedLayouts) {
       ASSERT_EQ(intervals.CountAllowed(), allowed);
     }
   }
+}
+
+// The definition, key by key: the segment mask and the window of the two positions.
+TEST(RowIntervalsTest, CutAtPositionsTheyEqualThePredicateUnderWindows) {
+  using Kind = AttentionWindow::Kind;
+  for (uint32_t seed = 1; seed <= 1000; ++seed) {
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    std::mt19937 random(seed);
+    const SegmentLayout layout = RandomLayout(random);
+    const SegmentMask mask(&layout);
+    const int32_t length = layout.length() + static_cast<int32_t>(random() % 3);
+    const auto whole = RowIntervals::FromLayout(layout, length, /*split=*/random() % 2 == 0);
+    const RowIntervals cut = whole.CutAtPositions(layout);
+    ExpectWellFormed(cut, length);
+    const AttentionWindow window = {random() % 2 == 0 ? Kind::kSliding : Kind::kChunked,
+                                    1 + static_cast<int32_t>(random() % 9)};
+    for (int32_t q = 0; q < length; ++q) {
+      const RowIntervals::Run& run = cut.RunOf(q);
+      ASSERT_EQ(run.rows, whole.RunOf(q).rows);
+      const int32_t position = layout.PositionOf(q);
+      // A run's rows stand at consecutive positions: a kernel knows its first row's only.
+      ASSERT_EQ(position, layout.PositionOf(run.rows.begin) + q - run.rows.begin);
+      for (int32_t k = 0; k <= q; ++k) {
+        const auto keys = std::find_if(run.keys.begin(), run.keys.end(), [k](const auto& each) {
+          return each.begin <= k && k < each.end;
+        });
+        const int32_t key_position = layout.PositionOf(k);
+        if (keys != run.keys.end()) ASSERT_EQ(k + keys->position_shift, key_position);
+        const bool sees = keys != run.keys.end() && key_position >= window.FirstPosition(position);
+        const bool in_window = window.kind == Kind::kSliding
+                                   ? position - key_position < window.size
+                                   : position / window.size == key_position / window.size;
+        ASSERT_EQ(sees, mask.Allows(q, k) && in_window) << "q " << q << " k " << k;
+      }
+    }
+  }
+}
+
+TEST(RowIntervalsTest, OnlyJumpsOfPositionsCut) {
+  SegmentLayout::Pieces pieces;
+  pieces.prefix_length = 2;
+  pieces.segment_lengths = {3, 5, 1};
+  pieces.suffix_length = 2;
+  const SegmentLayout overlapping = *SegmentLayout::FromPieces(pieces);
+  const auto cut = RowIntervals::FromLayout(overlapping, 14, false).CutAtPositions(overlapping);
+  // The first segment goes on where the prefix ends; the suffix after the longest segment.
+  EXPECT_THAT(cut.RunOf(13).keys,
+              ElementsAre(KeyInterval{0, 5, false, 0}, KeyInterval{5, 10, false, -3},
+                          KeyInterval{10, 11, false, -8}, KeyInterval{11, 14, false, -4}));
+  EXPECT_THAT(cut.RunOf(6).keys,
+              ElementsAre(KeyInterval{0, 2, false, 0}, KeyInterval{5, 10, false, -3}));
+  pieces.position_mode = PositionMode::kSequential;
+  const SegmentLayout sequential = *SegmentLayout::FromPieces(pieces);
+  const auto same = RowIntervals::FromLayout(sequential, 14, false).CutAtPositions(sequential);
+  EXPECT_THAT(same.RunOf(13).keys, ElementsAre(KeyInterval{0, 14, false, 0}));
 }
 
 TEST(RowIntervalsTest, TheFuzzedLayoutsCoverTheEdgeCases) {
