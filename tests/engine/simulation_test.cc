@@ -408,17 +408,17 @@ TEST(FairnessTest, EqualStreamsGetEqualServiceWhileOthersComeAndGo) {
 }
 
 TEST(FairnessTest, ALongPromptStretchesNoStepByMoreThanItsShare) {
-  constexpr int32_t kStreams = 8, kLong = 3000;
+  constexpr int32_t kStreams = 8, kLong = 3000, kAnswer = 400;
   SimulationOptions options = DayOptions();
   Simulation simulation(options);
   std::vector<Arrival> arrivals;
-  for (int i = 0; i < kStreams; ++i) arrivals.push_back(PromptAt(Second(0), i, 20, 300));
+  for (int i = 0; i < kStreams; ++i) arrivals.push_back(PromptAt(Second(0), i, 20, kAnswer));
   arrivals.push_back(PromptAt(Second(3), kStreams, kLong, 5));
   simulation.Run(std::move(arrivals));
   // A step beside the long prompt: a row for each stream, the share, and at most all keys for each.
   const int32_t share = options.engine.prompt_share_rows;
   const absl::Duration bound = simulation.runner(0).CostOf(
-      kStreams + share, kStreams * 321 + share * (kLong + 1));
+      kStreams + share, kStreams * (20 + kAnswer + 1) + share * (kLong + 1));
   const RequestRecord& long_one = simulation.records().at(kStreams);
   ASSERT_TRUE(long_one.ended_ok());
   EXPECT_GE(long_one.summary.model_steps, kLong / share);
