@@ -27,7 +27,8 @@ Examples:
   layout         token_ids, tokens (their texts), positions; prefix_length, original_length,
                  prompt_length, length; segments (a list of begin, end) and the prompt_indexes of each
   mask           allowed, total, ratio, fully_masked_rows (a list of begin, end)
-  mask_runs      rows (begin, end) that see keys (a list of begin, end), each row up to itself
+  mask_runs      rows (begin, end) that see keys (a list of begin, end), each row up to itself;
+                 layers with a sliding window or chunks see fewer of them
   units          a list of kind (prefix, segment, separators, suffix, generated), prompt_index,
                  num_keys
   seen_units     places of the units that some row sees: those the statistics are of

@@ -16,6 +16,7 @@ namespace chorus {
 namespace {
 
 constexpr char kTiny[] = "tests/golden/models/tiny_gqa";
+constexpr char kHybrid[] = "tests/golden/models/tiny_hybrid";
 
 class ProbesTest : public testing::TestWithParam<ModelDtype> {
  protected:
@@ -140,6 +141,44 @@ TEST_P(ProbesTest, MeanMassIsTheMeanOverAllLayersAndHeads) {
     for (size_t unit = 0; unit < num_units; ++unit) {
       EXPECT_NEAR(probe.mean_mass[unit], mean[unit], 1e-6);
     }
+  }
+}
+
+// Layers 0 and 2 see six positions back, layer 1 all keys.
+TEST(WindowedProbesTest, EachLayerCountsWhatItsOwnWindowShows) {
+  const auto weights = LoadSharedWeights(
+      {.model_directory = kHybrid, .dtype = ModelDtype::kFloat32, .num_threads = 2});
+  ASSERT_TRUE(weights.ok()) << weights.status();
+  const auto runner =
+      CreateTorchModelRunner(*weights, {.num_threads = 2, .kv_cache_bytes = 4 << 20});
+  ASSERT_TRUE(runner.ok()) << runner.status();
+  const ModelInfo& info = (*runner)->info();
+  const SamplingParams sampling;
+  const TestSequence sequence = FusedSequence();
+  const KeyUnits units = UnitsOf(sequence, false);
+  const auto result = (*runner)->Run(ProbedPlan(sequence, units, info, sampling));
+  ASSERT_TRUE(result.ok()) << result.status();
+  const AttentionProbeResult& probe = result->probes.at(0);
+  const auto num_units = static_cast<size_t>(units.num_units);
+  const auto num_heads = static_cast<size_t>(info.num_heads);
+  ASSERT_EQ(info.layer_windows.size(), 3u);
+  std::vector<double> mean(num_units, 0.0);
+  for (size_t row = 0; row < 3 * num_heads; ++row) {
+    const bool is_full = info.layer_windows[row / num_heads].is_full();
+    double total = 0.0;
+    for (size_t unit = 0; unit < num_units; ++unit) {
+      const float mass = probe.mass[row * num_units + unit];
+      total += mass;
+      mean[unit] += mass / static_cast<double>(3 * num_heads);
+    }
+    EXPECT_NEAR(total, 1.0, 1e-5) << "row " << row;
+    // The prefix stands further than six positions before the last row.
+    const float prefix_mass = probe.mass[row * num_units];
+    EXPECT_EQ(prefix_mass > 0.0f, is_full) << "row " << row;
+    EXPECT_EQ(std::isnan(probe.logits[row * num_units]), !is_full) << "row " << row;
+  }
+  for (size_t unit = 0; unit < num_units; ++unit) {
+    EXPECT_NEAR(probe.mean_mass[unit], mean[unit], 1e-6);
   }
 }
 
