@@ -99,20 +99,6 @@ absl::StatusOr<MaskSubject> FromRanges(const MaskOptions& options) {
                      .is_full = length <= kLongestShownWhole};
 }
 
-std::optional<TemplateKind> ToTemplateKind(const std::optional<v1::Template>& value) {
-  if (!value.has_value()) return std::nullopt;
-  switch (*value) {
-    case v1::TEMPLATE_NONE:
-      return TemplateKind::kNone;
-    case v1::TEMPLATE_CHATML:
-      return TemplateKind::kChatMl;
-    case v1::TEMPLATE_LLAMA3:
-      return TemplateKind::kLlama3;
-    default:
-      return TemplateKind::kAuto;
-  }
-}
-
 // The tokens of a prompt as the server makes them.
 struct PromptTokens {
   FrameTokens frame;
@@ -121,10 +107,10 @@ struct PromptTokens {
 
 absl::StatusOr<PromptTokens> Tokenise(const AskOptions& ask, const TextConfig& config,
                                       const Tokenizer& tokenizer) {
-  FrameText text = {.kind = ToTemplateKind(ask.prompt_template),
-                    .system = ask.system,
-                    .prefix = ask.prefix,
-                    .suffix = ask.suffix};
+  FrameText text = {.system = ask.system, .prefix = ask.prefix, .suffix = ask.suffix};
+  if (ask.prompt_template.has_value()) {
+    text.kind = static_cast<TemplateKind>(*ask.prompt_template);
+  }
   if (ask.separator.has_value()) text.separator = *ask.separator;
   PromptTokens tokens = {.frame = EncodeFrame(text, config, tokenizer)};
   std::vector<std::string> prompts = {ask.question};

@@ -22,21 +22,8 @@ void ExplainCall::Submit(Engine* engine, Request request) {
   request.response.attribution = request.response.prompt_disagreement = false;
   record_ = RecordOf(request);
   explained_.request = request;
-  bool gone = false;
-  {
-    absl::MutexLock lock(&mutex_);
-    gone = cancelled_;
-  }
-  if (gone) return Reject(absl::CancelledError("the caller is gone"));
-  absl::StatusOr<RequestHandle> handle = engine->Submit(std::move(request), shared_from_this());
-  if (!handle.ok()) return Reject(handle.status());
-  {
-    absl::MutexLock lock(&mutex_);
-    engine_ = engine;
-    handle_ = *handle;
-    gone = cancelled_;
-  }
-  if (gone) Cancel();
+  const absl::Status status = submission_.Submit(engine, std::move(request), shared_from_this());
+  if (!status.ok()) Reject(status);
 }
 
 void ExplainCall::Reject(const absl::Status& status) {
@@ -56,7 +43,7 @@ void ExplainCall::OnFinish(const absl::Status& status, FinishSummary summary) {
   if (!status.ok()) return Finish(ToGrpcStatus(status));
   explained_.finish = std::move(summary);
   if (options_.pool->TryAdd([self = shared_from_this()] { self->Answer(); })) return;
-  Finish(ToGrpcStatus(absl::ResourceExhaustedError("too many long texts wait to be tokenised")));
+  Finish(ToGrpcStatus(TaskPool::FullError()));
 }
 
 void ExplainCall::Answer() {
@@ -66,20 +53,7 @@ void ExplainCall::Answer() {
   Finish(ToGrpcStatus(status));
 }
 
-void ExplainCall::Cancel() {
-  std::optional<RequestHandle> handle;
-  Engine* engine = nullptr;
-  {
-    absl::MutexLock lock(&mutex_);
-    cancelled_ = true;
-    engine = engine_;
-    handle = handle_;
-  }
-  // `record_` may be read once there is a handle: Submit set it before.
-  if (handle.has_value()) CancelUnlessLate(*engine, *handle, record_.deadline);
-}
-
-void ExplainCall::OnCancel() { Cancel(); }
+void ExplainCall::OnCancel() { submission_.Cancel(); }
 
 void ExplainCall::OnDone() {
   std::shared_ptr<ExplainCall> self;

@@ -2,7 +2,6 @@
 
 #include <functional>
 #include <memory>
-#include <optional>
 
 #include <grpcpp/support/server_callback.h>
 
@@ -17,6 +16,7 @@
 #include "core/text/tokenizer.h"
 #include "server/explain_response.h"
 #include "server/stream_end.h"
+#include "server/submission.h"
 #include "server/task_pool.h"
 
 namespace chorus {
@@ -59,18 +59,15 @@ class ExplainCall final : public grpc::ServerUnaryReactor,
 
  private:
   explicit ExplainCall(Options options) : options_(std::move(options)) {}
-  void Cancel();
   void Answer();
 
   const Options options_;
   // Set before the engine knows the call; then the engine's, and after its end the pool's.
   Explained explained_;
   RequestRecord record_;
+  Submission submission_;
 
   absl::Mutex mutex_;
-  bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
-  Engine* engine_ ABSL_GUARDED_BY(mutex_) = nullptr;
-  std::optional<RequestHandle> handle_ ABSL_GUARDED_BY(mutex_);
   std::shared_ptr<ExplainCall> self_ ABSL_GUARDED_BY(mutex_);
 };
 

@@ -38,9 +38,7 @@ grpc::ServerWriteReactor<v1::GenerateResponse>* InferenceService::Generate(
   TokenStream::Options options;
   options.tokenizer = dependencies_.tokenizer;
   options.max_buffered_events = dependencies_.stream_buffer_events;
-  options.on_end = [logger = dependencies_.logger](const StreamEnd& end) {
-    LogStreamEnd(*logger, "Generate", end);
-  };
+  options.on_end = LogEnds("Generate");
   options.on_done = OpenStream();
   const std::shared_ptr<TokenStream> stream = TokenStream::Create(std::move(options));
   ParseAndSubmit(*request, DeadlineOf(*context), stream);
@@ -55,13 +53,17 @@ grpc::ServerUnaryReactor* InferenceService::Explain(grpc::CallbackServerContext*
   options.pool = dependencies_.pool;
   options.request = request;
   options.response = response;
-  options.on_end = [logger = dependencies_.logger](const StreamEnd& end) {
-    LogStreamEnd(*logger, "Explain", end);
-  };
+  options.on_end = LogEnds("Explain");
   options.on_done = OpenStream();
   const std::shared_ptr<ExplainCall> call = ExplainCall::Create(std::move(options));
   ParseAndSubmit(request->request(), DeadlineOf(*context), call);
   return call.get();
+}
+
+std::function<void(const StreamEnd&)> InferenceService::LogEnds(std::string_view rpc) const {
+  return [logger = dependencies_.logger, rpc](const StreamEnd& end) {
+    LogStreamEnd(*logger, rpc, end);
+  };
 }
 
 std::function<void()> InferenceService::OpenStream() {
@@ -86,7 +88,7 @@ void InferenceService::ParseAndSubmit(const v1::GenerateRequest& request, absl::
   };
   if (!intake_.Parse(request, deadline, begin)) {
     dependencies_.observer->OnRejected(RejectReason::kQueueFull);
-    call->Reject(absl::ResourceExhaustedError("too many long texts wait to be tokenised"));
+    call->Reject(TaskPool::FullError());
   }
 }
 
@@ -107,9 +109,7 @@ grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* InferenceService::G
   options.deadline = DeadlineOf(*context);
   options.max_requests = dependencies_.max_stream_requests;
   options.max_buffered_events = dependencies_.stream_buffer_events;
-  options.on_end = [logger = dependencies_.logger](const StreamEnd& end) {
-    LogStreamEnd(*logger, "GenerateMany", end);
-  };
+  options.on_end = LogEnds("GenerateMany");
   options.on_done = [this, number] {
     absl::MutexLock lock(&streams_mutex_);
     --num_streams_;
@@ -150,8 +150,7 @@ grpc::ServerUnaryReactor* InferenceService::RunUnary(grpc::CallbackServerContext
     reactor->Finish(ToGrpcStatus(Guarded(work)));
   };
   if (!dependencies_.pool->TryAdd(task)) {
-    reactor->Finish(
-        ToGrpcStatus(absl::ResourceExhaustedError("too many long texts wait to be tokenised")));
+    reactor->Finish(ToGrpcStatus(TaskPool::FullError()));
   }
   return reactor;
 }
@@ -220,9 +219,7 @@ grpc::ServerUnaryReactor* InferenceService::GetModelInfo(grpc::CallbackServerCon
     response->set_head_dim(info.head_dim);
     response->set_hidden_size(info.hidden_size);
     const TextConfig& text = dependencies_.parser->text_config();
-    response->set_template_(text.family == TemplateKind::kChatMl   ? v1::TEMPLATE_CHATML
-                            : text.family == TemplateKind::kLlama3 ? v1::TEMPLATE_LLAMA3
-                                                                   : v1::TEMPLATE_NONE);
+    response->set_template_(static_cast<v1::Template>(text.family));
     response->set_default_system(text.default_system);
     if (text.bos_token_id.has_value()) response->set_bos_token_id(*text.bos_token_id);
     response->mutable_eos_token_ids()->Add(text.eos_token_ids.begin(), text.eos_token_ids.end());

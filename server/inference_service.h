@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
@@ -19,6 +20,7 @@
 #include "server/logging.h"
 #include "server/parse_request.h"
 #include "server/request_intake.h"
+#include "server/stream_end.h"
 #include "server/task_pool.h"
 
 namespace chorus {
@@ -75,6 +77,8 @@ class InferenceService final : public InferenceMethods {
   bool WaitUntilIdle(absl::Duration timeout);
 
  private:
+  // What logs how a request of `rpc`, a literal, has ended.
+  std::function<void(const StreamEnd&)> LogEnds(std::string_view rpc) const;
   // A call opens; what it returns is to be called when it has ended.
   std::function<void()> OpenStream();
   // Parses, here or on the pool, then Call::Submit or Call::Reject.

@@ -203,19 +203,6 @@ int64_t PromptTextBytes(const v1::TextPrompt& text) {
   return bytes;
 }
 
-TemplateKind ToTemplateKind(v1::Template value) {
-  switch (value) {
-    case v1::TEMPLATE_NONE:
-      return TemplateKind::kNone;
-    case v1::TEMPLATE_CHATML:
-      return TemplateKind::kChatMl;
-    case v1::TEMPLATE_LLAMA3:
-      return TemplateKind::kLlama3;
-    default:
-      return TemplateKind::kAuto;
-  }
-}
-
 }  // namespace
 
 RequestParser::RequestParser(const Tokenizer* tokenizer, TextConfig text_config, ParseLimits limits)
@@ -287,7 +274,9 @@ absl::Status RequestParser::ParseText(const v1::TextPrompt& text, Request* reque
 
 void RequestParser::EncodeFrame(const v1::TextPrompt& text, Request* request) const {
   FrameText frame = {.separator = text.separator()};
-  if (text.template_() != v1::TEMPLATE_UNSPECIFIED) frame.kind = ToTemplateKind(text.template_());
+  if (text.template_() != v1::TEMPLATE_UNSPECIFIED) {
+    frame.kind = static_cast<TemplateKind>(text.template_());
+  }
   if (text.has_system()) frame.system = text.system();
   if (text.has_prefix()) frame.prefix = text.prefix();
   if (text.has_suffix()) frame.suffix = text.suffix();

@@ -23,6 +23,10 @@ bool TaskPool::TryAdd(std::function<void()> task) {
   return true;
 }
 
+absl::Status TaskPool::FullError() {
+  return absl::ResourceExhaustedError("too many long texts wait to be tokenised");
+}
+
 void TaskPool::ThreadMain() {
   while (true) {
     std::function<void()> task;

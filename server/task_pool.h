@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 
 namespace chorus {
@@ -25,6 +26,8 @@ class TaskPool {
 
   // False, and the task is not run, if max_waiting tasks wait already. `task` must not throw.
   bool TryAdd(std::function<void()> task);
+  // RESOURCE_EXHAUSTED, for a caller whose task was not taken.
+  static absl::Status FullError();
 
  private:
   void ThreadMain();

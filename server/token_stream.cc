@@ -16,21 +16,8 @@ std::shared_ptr<TokenStream> TokenStream::Create(Options options) {
 
 void TokenStream::Submit(Engine* engine, Request request) {
   record_ = RecordOf(request);
-  bool gone = false;
-  {
-    absl::MutexLock lock(&mutex_);
-    gone = abandoned_;
-  }
-  if (gone) return Reject(absl::CancelledError("the caller is gone"));
-  absl::StatusOr<RequestHandle> handle = engine->Submit(std::move(request), shared_from_this());
-  if (!handle.ok()) return Reject(handle.status());
-  {
-    absl::MutexLock lock(&mutex_);
-    engine_ = engine;
-    handle_ = *handle;
-    gone = abandoned_;
-  }
-  if (gone) Abandon();
+  const absl::Status status = submission_.Submit(engine, std::move(request), shared_from_this());
+  if (!status.ok()) Reject(status);
 }
 
 void TokenStream::Reject(const absl::Status& status) { End(status, FinishSummary()); }
@@ -109,17 +96,12 @@ void TokenStream::Advance() {
 }
 
 void TokenStream::Abandon() {
-  std::optional<RequestHandle> handle;
-  Engine* engine = nullptr;
   {
     absl::MutexLock lock(&mutex_);
     abandoned_ = true;
     events_.Clear();
-    engine = engine_;
-    handle = handle_;
   }
-  // `record_` may be read once there is a handle: Submit set it before.
-  if (handle.has_value()) CancelUnlessLate(*engine, *handle, record_.deadline);
+  submission_.Cancel();
   Advance();
 }
 

@@ -18,6 +18,7 @@
 #include "core/text/tokenizer.h"
 #include "server/event_buffer.h"
 #include "server/stream_end.h"
+#include "server/submission.h"
 
 namespace chorus {
 
@@ -76,12 +77,11 @@ class TokenStream final : public grpc::ServerWriteReactor<v1::GenerateResponse>,
 
   // Set in Submit before the engine knows the stream; const afterwards.
   RequestRecord record_;
+  Submission submission_;
 
   mutable absl::Mutex mutex_;
   std::shared_ptr<TokenStream> self_ ABSL_GUARDED_BY(mutex_);
   EventBuffer events_ ABSL_GUARDED_BY(mutex_);
-  Engine* engine_ ABSL_GUARDED_BY(mutex_) = nullptr;
-  std::optional<RequestHandle> handle_ ABSL_GUARDED_BY(mutex_);
   std::optional<absl::Status> final_status_ ABSL_GUARDED_BY(mutex_);
   bool write_in_flight_ ABSL_GUARDED_BY(mutex_) = false;
   bool abandoned_ ABSL_GUARDED_BY(mutex_) = false;

@@ -12,8 +12,9 @@
 
 namespace chorus {
 
-// kAuto stands for the family of the model's own chat template.
-enum class TemplateKind { kAuto, kNone, kChatMl, kLlama3 };
+// kAuto stands for the family of the model's own chat template. Values equal those of
+// chorus.v1.Template.
+enum class TemplateKind { kAuto = 1, kNone = 2, kChatMl = 3, kLlama3 = 4 };
 
 // What a model's directory says about text around a prompt.
 struct TextConfig {
