@@ -7,29 +7,18 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 import grpc
 import grpc.aio
 
-from chorus_client import channel as channels
 from chorus_client import types as t
 from chorus_client.collector import Collector
+from chorus_client.connection import AnswerStream, Connection, wait_or_raise
 from chorus_client.convert import from_message, to_message
 from chorus_client.errors import ChorusError, Internal, Unavailable, from_rpc_error
-from chorus_client.many import ManyResult, ManyState
+from chorus_client.many import CLOSE_SECONDS, ManyResult, ManyState
 from chorus_client.request import as_request
-from chorus_client.retry import Attempts, RetryPolicy
 from chorus_client.v1 import inference_pb2 as pb
-from chorus_client.v1 import inference_pb2_grpc as services
-
-# How long a stream whose answers are all there may take to end in good order.
-_CLOSE_SECONDS = 2.0
 
 
-class AsyncTokenStream:
+class AsyncTokenStream(AnswerStream):
     """As client.TokenStream: `async for chunk in stream`."""
-
-    def __init__(self, call, collector):
-        self._call, self._collector = call, collector
-
-    prompt_info = property(lambda self: self._collector.prompt_info)
-    finish = property(lambda self: self._collector.finish)
 
     def __aiter__(self) -> AsyncIterator[t.TokenChunk]:
         return self
@@ -42,8 +31,7 @@ class AsyncTokenStream:
                     return chunk
         except grpc.RpcError as error:
             raise from_rpc_error(error) from None
-        if self._collector.finish is None:
-            raise Internal("the stream ended without its last message")
+        self._check_complete()
         raise StopAsyncIteration
 
     async def answer(self) -> t.Answer:
@@ -52,9 +40,6 @@ class AsyncTokenStream:
             pass
         return self._collector.answer()
 
-    def cancel(self):
-        self._call.cancel()
-
     async def __aenter__(self):
         return self
 
@@ -62,16 +47,10 @@ class AsyncTokenStream:
         self.cancel()
 
 
-class AsyncClient:
+class AsyncClient(Connection):
     """As client.Client, for one event loop. `async with AsyncClient(target) as client: ...`."""
 
-    def __init__(self, target, *, tls: channels.Tls | None = None, token: str | None = None,
-                 deadline: float | None = None, retry: RetryPolicy = RetryPolicy()):
-        self.target = target
-        self._metadata = channels.metadata(target, tls, token)
-        self._channel = channels.open_channel(grpc.aio, target, tls)
-        self._stub = services.InferenceStub(self._channel)
-        self._deadline, self._retry = deadline, retry
+    _api = grpc.aio
 
     async def close(self):
         await self._channel.close()
@@ -121,10 +100,7 @@ class AsyncClient:
                 async for result in exchange.results():
                     yield result
             except ChorusError as error:
-                wait = state.on_broken_stream(error)
-                if wait is None or (end.remaining() is not None and wait >= end.remaining()):
-                    raise
-                await asyncio.sleep(wait)
+                await asyncio.sleep(state.wait_or_raise(error, end))
             finally:
                 await exchange.close()
 
@@ -149,9 +125,6 @@ class AsyncClient:
 
     # ---- Retries ----
 
-    def _attempts(self, deadline):
-        return Attempts(self._retry, self._deadline if deadline is None else deadline)
-
     async def _unary(self, name, message, deadline):
         async def ask(timeout):
             return await getattr(self._stub, name)(message, timeout=timeout, metadata=self._metadata)
@@ -164,10 +137,7 @@ class AsyncClient:
             try:
                 return await ask(attempts.remaining())
             except (grpc.RpcError, ChorusError) as failure:
-                error = failure if isinstance(failure, ChorusError) else from_rpc_error(failure)
-                wait = attempts.wait_after(error)
-                if wait is None:
-                    raise error from None
+                wait = wait_or_raise(attempts, failure)
             await asyncio.sleep(wait)
 
 
@@ -205,7 +175,7 @@ class _Exchange:
             if result is not None:
                 yield result
         await self._call.done_writing()
-        await asyncio.wait([self._reader], timeout=_CLOSE_SECONDS)
+        await asyncio.wait([self._reader], timeout=CLOSE_SECONDS)
 
     async def _send(self, message):
         try:
@@ -215,13 +185,11 @@ class _Exchange:
 
     async def _next_event(self):
         """The next event; None when something is due to be sent again before."""
-        until_send = self._state.seconds_to_next_send()
-        idle = None if self._state.all_wait() else self._idle_timeout
-        limits = [seconds for seconds in (until_send, idle) if seconds is not None]
+        timeout, silence = self._state.patience(self._idle_timeout)
         try:
-            return await asyncio.wait_for(self._inbox.get(), min(limits) if limits else None)
+            return await asyncio.wait_for(self._inbox.get(), timeout)
         except asyncio.TimeoutError:
             pass
-        if idle is not None and (until_send is None or until_send > idle):
-            raise Unavailable(f"the server has said nothing for {idle:g} s")
+        if silence is not None:
+            raise silence
         return None

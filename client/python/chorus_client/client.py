@@ -9,31 +9,20 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import grpc
 
-from chorus_client import channel as channels
 from chorus_client import types as t
 from chorus_client.collector import Collector
+from chorus_client.connection import AnswerStream, Connection, wait_or_raise
 from chorus_client.convert import from_message, to_message
 from chorus_client.errors import ChorusError, Internal, Unavailable, from_rpc_error
-from chorus_client.many import ManyResult, ManyState
+from chorus_client.many import CLOSE_SECONDS, ManyResult, ManyState
 from chorus_client.request import as_request
-from chorus_client.retry import Attempts, RetryPolicy
 from chorus_client.v1 import inference_pb2 as pb
-from chorus_client.v1 import inference_pb2_grpc as services
-
-# How long a stream whose answers are all there may take to end in good order.
-_CLOSE_SECONDS = 2.0
 
 
-class TokenStream:
+class TokenStream(AnswerStream):
     """The chunks of one answer as they come: iterate over it. `prompt_info` is there from the
     beginning, `finish` after the last chunk. Leaving its `with` block, or `cancel()`, ends the answer
     on the server too."""
-
-    def __init__(self, call, collector):
-        self._call, self._collector = call, collector
-
-    prompt_info = property(lambda self: self._collector.prompt_info)
-    finish = property(lambda self: self._collector.finish)
 
     def __iter__(self) -> Iterator[t.TokenChunk]:
         return self
@@ -46,8 +35,7 @@ class TokenStream:
                     return chunk
         except grpc.RpcError as error:
             raise from_rpc_error(error) from None
-        if self._collector.finish is None:
-            raise Internal("the stream ended without its last message")
+        self._check_complete()
         raise StopIteration
 
     def answer(self) -> t.Answer:
@@ -56,9 +44,6 @@ class TokenStream:
             pass
         return self._collector.answer()
 
-    def cancel(self):
-        self._call.cancel()
-
     def __enter__(self):
         return self
 
@@ -66,7 +51,7 @@ class TokenStream:
         self.cancel()
 
 
-class Client:
+class Client(Connection):
     """A connection to one Chorus server; any number of threads may use it.
 
     target    "HOST:PORT", or any name that gRPC resolves
@@ -77,13 +62,7 @@ class Client:
     retry     what is asked again, and when: RetryPolicy
     """
 
-    def __init__(self, target, *, tls: channels.Tls | None = None, token: str | None = None,
-                 deadline: float | None = None, retry: RetryPolicy = RetryPolicy()):
-        self.target = target
-        self._metadata = channels.metadata(target, tls, token)
-        self._channel = channels.open_channel(grpc, target, tls)
-        self._stub = services.InferenceStub(self._channel)
-        self._deadline, self._retry = deadline, retry
+    _api = grpc
 
     def close(self):
         self._channel.close()
@@ -142,10 +121,7 @@ class Client:
             try:
                 yield from _Exchange(self._stub, state, self._metadata, end, idle_timeout).results()
             except ChorusError as error:
-                wait = state.on_broken_stream(error)
-                if wait is None or (end.remaining() is not None and wait >= end.remaining()):
-                    raise
-                time.sleep(wait)
+                time.sleep(state.wait_or_raise(error, end))
 
     def explain(self, request: t.ExplainRequest, *, deadline: float | None = None) -> t.ExplainResponse:
         """What the generated rows looked at: layout, mask, attention per layer, head and segment."""
@@ -167,9 +143,6 @@ class Client:
 
     # ---- Retries ----
 
-    def _attempts(self, deadline):
-        return Attempts(self._retry, self._deadline if deadline is None else deadline)
-
     def _unary(self, name, message, answer_class, deadline):
         def ask(timeout):
             return getattr(self._stub, name)(message, timeout=timeout, metadata=self._metadata)
@@ -184,10 +157,7 @@ class Client:
             try:
                 return ask(attempts.remaining())
             except (grpc.RpcError, ChorusError) as failure:
-                error = failure if isinstance(failure, ChorusError) else from_rpc_error(failure)
-                wait = attempts.wait_after(error)
-                if wait is None:
-                    raise error from None
+                wait = wait_or_raise(attempts, failure)
             time.sleep(wait)
 
 
@@ -223,7 +193,7 @@ class _Exchange:
                 if result is not None:
                     yield result
             self._outbox.put(None)
-            reader.join(_CLOSE_SECONDS)
+            reader.join(CLOSE_SECONDS)
         finally:
             self._outbox.put(None)
             self._call.cancel()
@@ -231,11 +201,9 @@ class _Exchange:
 
     def _next_event(self):
         """The next event; None when something is due to be sent again before."""
-        until_send = self._state.seconds_to_next_send()
-        idle = None if self._state.all_wait() else self._idle_timeout
-        limits = [seconds for seconds in (until_send, idle) if seconds is not None]
+        timeout, silence = self._state.patience(self._idle_timeout)
         with contextlib.suppress(queue.Empty):
-            return self._inbox.get(timeout=min(limits) if limits else None)
-        if idle is not None and (until_send is None or until_send > idle):
-            raise Unavailable(f"the server has said nothing for {idle:g} s")
+            return self._inbox.get(timeout=timeout)
+        if silence is not None:
+            raise silence
         return None

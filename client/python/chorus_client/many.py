@@ -9,9 +9,12 @@ import time
 from chorus_client import types as t
 from chorus_client.collector import Collector
 from chorus_client.convert import to_message
-from chorus_client.errors import ChorusError, from_status
+from chorus_client.errors import ChorusError, Unavailable, from_status
 from chorus_client.retry import Attempts
 from chorus_client.v1 import inference_pb2 as pb
+
+# How long a stream whose answers are all there may take to end in good order.
+CLOSE_SECONDS = 2.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +84,15 @@ class ManyState:
         """True if nothing runs on the server: silence is then no sign of trouble."""
         return len(self._waiting) == len(self._running)
 
+    def patience(self, idle_timeout):
+        """Seconds to wait for the next event, None: for ever; and the error that it is if none comes,
+        None: something is due to be sent again."""
+        until_send = self.seconds_to_next_send()
+        idle = None if self.all_wait() else idle_timeout
+        if idle is not None and (until_send is None or until_send > idle):
+            return idle, Unavailable(f"the server has said nothing for {idle:g} s")
+        return until_send, None
+
     def on_event(self, event) -> ManyResult | None:
         """Takes a GenerateManyResponse; the result, if it ended its request."""
         running = self._running.get(event.request_id)
@@ -115,3 +127,12 @@ class ManyState:
         self._waiting.clear()
         self._unsent = list(self._running)
         return self._stream_attempts.wait_after(error)
+
+    def wait_or_raise(self, error, attempts):
+        """on_broken_stream, but that `error` is raised if it is final or the time of `attempts`, which
+        span all streams, is over before."""
+        wait = self.on_broken_stream(error)
+        remaining = attempts.remaining()
+        if wait is None or (remaining is not None and wait >= remaining):
+            raise error
+        return wait
