@@ -60,25 +60,35 @@ float MaxValueImpl(const float* x, int32_t count) {
   return hn::GetLane(hn::MaxOfLanes(d, hn::Max(largest, tail)));
 }
 
-// sum exp(x - shift): float32 within blocks, double over them.
-double SumExpImpl(const float* x, int32_t count, float shift) {
+// The sum of terms of columns [0, size), float32 within blocks, double over them. `whole(i)`: the
+// terms of a vector of columns from i on; `tail(i)`: of those from i to the end, less than a vector.
+template <typename Whole, typename Tail>
+double SumInBlocks(size_t size, const Whole& whole, const Tail& tail) {
   const D d;
   const size_t width = hn::Lanes(d);
   const size_t block = 32 * width;
-  const V shifts = hn::Set(d, shift);
-  const size_t size = static_cast<size_t>(count);
   double sum = 0.0;
   size_t i = 0;
   while (i + width <= size) {
     V partial = hn::Zero(d);
     const size_t end = std::min(size, i + block);
-    for (; i + width <= end; i += width) {
-      partial = hn::Add(partial, ExpOrZero(d, hn::Sub(hn::LoadU(d, x + i), shifts)));
-    }
+    for (; i + width <= end; i += width) partial = hn::Add(partial, whole(i));
     sum += hn::GetLane(hn::SumOfLanes(d, partial));
   }
-  const V tail = ExpOrZero(d, hn::Sub(LoadTail(d, x + i, size - i), shifts));
-  return sum + hn::GetLane(hn::SumOfLanes(d, tail));
+  return i == size ? sum : sum + hn::GetLane(hn::SumOfLanes(d, tail(i)));
+}
+
+// sum exp(x - shift).
+double SumExpImpl(const float* x, int32_t count, float shift) {
+  const D d;
+  const V shifts = hn::Set(d, shift);
+  const size_t size = static_cast<size_t>(count);
+  return SumInBlocks(
+      size,
+      [&](size_t i) HWY_ATTR { return ExpOrZero(d, hn::Sub(hn::LoadU(d, x + i), shifts)); },
+      [&](size_t i) HWY_ATTR {
+        return ExpOrZero(d, hn::Sub(LoadTail(d, x + i, size - i), shifts));
+      });
 }
 
 void ExpShiftedImpl(const float* x, int32_t count, float shift, float scale, float* out) {
@@ -147,32 +157,23 @@ HWY_INLINE V DivergenceOfColumns(D d, size_t num_rows, V log_num_rows, const Loa
   return hn::NegMulAdd(mass, log_mean, weighted);
 }
 
-// float32 within blocks, double over them.
 double SumOfDivergencesImpl(const float* const* rows, const float* log_sums, size_t num_rows,
                             int32_t count) {
   const D d;
-  const size_t width = hn::Lanes(d);
-  const size_t block = 32 * width;
   const size_t size = static_cast<size_t>(count);
   const V log_num_rows = hn::Set(d, static_cast<float>(std::log(static_cast<double>(num_rows))));
-  double sum = 0.0;
-  size_t i = 0;
-  while (i + width <= size) {
-    V partial = hn::Zero(d);
-    const size_t end = std::min(size, i + block);
-    for (; i + width <= end; i += width) {
-      const V terms = DivergenceOfColumns(d, num_rows, log_num_rows, [&](size_t r) HWY_ATTR {
-        return hn::Sub(hn::LoadU(d, rows[r] + i), hn::Set(d, log_sums[r]));
+  return SumInBlocks(
+      size,
+      [&](size_t i) HWY_ATTR {
+        return DivergenceOfColumns(d, num_rows, log_num_rows, [&](size_t r) HWY_ATTR {
+          return hn::Sub(hn::LoadU(d, rows[r] + i), hn::Set(d, log_sums[r]));
+        });
+      },
+      [&](size_t i) HWY_ATTR {
+        return DivergenceOfColumns(d, num_rows, log_num_rows, [&](size_t r) HWY_ATTR {
+          return hn::Sub(LoadTail(d, rows[r] + i, size - i), hn::Set(d, log_sums[r]));
+        });
       });
-      partial = hn::Add(partial, terms);
-    }
-    sum += hn::GetLane(hn::SumOfLanes(d, partial));
-  }
-  if (i == size) return sum;
-  const V terms = DivergenceOfColumns(d, num_rows, log_num_rows, [&](size_t r) HWY_ATTR {
-    return hn::Sub(LoadTail(d, rows[r] + i, size - i), hn::Set(d, log_sums[r]));
-  });
-  return sum + hn::GetLane(hn::SumOfLanes(d, terms));
 }
 
 }  // namespace HWY_NAMESPACE
