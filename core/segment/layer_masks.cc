@@ -65,7 +65,7 @@ bool IsPlain(const MaskInputs& inputs, bool is_limited) {
 }
 
 // `base` allows what the layer's kind allows, by token.
-LayerMask Finish(LayerMaskKind kind, Mask base, bool is_limited, const MaskInputs& inputs) {
+LayerMask Finish(AttentionWindow::Kind kind, Mask base, bool is_limited, const MaskInputs& inputs) {
   const int32_t num_keys = inputs.cached_length + inputs.num_queries;
   LayerMask layer = {.kind = kind,
                      .shape = {inputs.batch, inputs.num_queries, num_keys},
@@ -84,7 +84,7 @@ LayerMask Finish(LayerMaskKind kind, Mask base, bool is_limited, const MaskInput
 
 absl::StatusOr<LayerMask> CreateCausalMask(const MaskInputs& inputs) {
   CHORUS_RETURN_IF_ERROR(ValidateInputs(inputs));
-  return Finish(LayerMaskKind::kFull, CausalMask(), /*is_limited=*/false, inputs);
+  return Finish(AttentionWindow::Kind::kFull, CausalMask(), /*is_limited=*/false, inputs);
 }
 
 absl::StatusOr<LayerMask> CreateSlidingWindowCausalMask(const MaskConfig& config,
@@ -94,7 +94,7 @@ absl::StatusOr<LayerMask> CreateSlidingWindowCausalMask(const MaskConfig& config
   const int32_t window = *config.sliding_window;
   // The last query stands num_keys - 1 tokens after the first key.
   const bool is_limited = int64_t{inputs.cached_length} + inputs.num_queries > window;
-  return Finish(LayerMaskKind::kSlidingWindow, SlidingWindowMask(window), is_limited, inputs);
+  return Finish(AttentionWindow::Kind::kSliding, SlidingWindowMask(window), is_limited, inputs);
 }
 
 absl::StatusOr<LayerMask> CreateChunkedCausalMask(const MaskConfig& config,
@@ -105,17 +105,17 @@ absl::StatusOr<LayerMask> CreateChunkedCausalMask(const MaskConfig& config,
   const int64_t first_key = int64_t{inputs.cache_position} - inputs.cached_length;
   const bool is_limited =
       inputs.num_queries > 0 && (NumTokens(inputs) - 1) / chunk_length != first_key / chunk_length;
-  return Finish(LayerMaskKind::kChunked, AndMask({CausalMask(), ChunkedMask(*config.chunk_length)}),
+  return Finish(AttentionWindow::Kind::kChunked, AndMask({CausalMask(), ChunkedMask(*config.chunk_length)}),
                 is_limited, inputs);
 }
 
-absl::StatusOr<std::map<LayerMaskKind, LayerMask>> CreateMasksForGeneration(
+absl::StatusOr<std::map<AttentionWindow::Kind, LayerMask>> CreateMasksForGeneration(
     const MaskConfig& config, const MaskInputs& inputs) {
-  std::map<LayerMaskKind, LayerMask> masks;
-  for (const LayerMaskKind kind : config.layer_kinds) {
+  std::map<AttentionWindow::Kind, LayerMask> masks;
+  for (const AttentionWindow::Kind kind : config.layer_kinds) {
     if (masks.contains(kind)) continue;
-    absl::StatusOr<LayerMask> layer = kind == LayerMaskKind::kFull ? CreateCausalMask(inputs)
-                                      : kind == LayerMaskKind::kSlidingWindow
+    absl::StatusOr<LayerMask> layer = kind == AttentionWindow::Kind::kFull ? CreateCausalMask(inputs)
+                                      : kind == AttentionWindow::Kind::kSliding
                                           ? CreateSlidingWindowCausalMask(config, inputs)
                                           : CreateChunkedCausalMask(config, inputs);
     CHORUS_RETURN_IF_ERROR(layer.status());

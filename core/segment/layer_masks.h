@@ -7,6 +7,7 @@
 
 #include "absl/status/statusor.h"
 
+#include "core/segment/attention_window.h"
 #include "core/segment/mask.h"
 #include "core/segment/mask_rows.h"
 #include "core/segment/offset_mask.h"
@@ -15,15 +16,11 @@
 
 namespace chorus {
 
-// What a layer of a model does with causal attention; a model may mix them ("layer_types" of its
-// configuration).
-enum class LayerMaskKind { kFull, kSlidingWindow, kChunked };
-
 // What a model's configuration says about masks.
 struct MaskConfig {
-  std::vector<LayerMaskKind> layer_kinds;  // [layers]
-  std::optional<int32_t> sliding_window;   // tokens, >= 1; needed for kSlidingWindow
-  std::optional<int32_t> chunk_length;     // tokens, >= 1 ("attention_chunk_size"); for kChunked
+  std::vector<AttentionWindow::Kind> layer_kinds;  // [layers]; a model may mix them
+  std::optional<int32_t> sliding_window;           // tokens, >= 1; needed for kSliding
+  std::optional<int32_t> chunk_length;             // tokens, >= 1 ("attention_chunk_size"); for kChunked
 };
 
 // One forward pass of a plain (unsegmented) sequence over a cache.
@@ -42,7 +39,7 @@ struct MaskInputs {
 
 // The mask of all layers of one kind.
 struct LayerMask {
-  LayerMaskKind kind = LayerMaskKind::kFull;
+  AttentionWindow::Kind kind = AttentionWindow::Kind::kFull;
   MaskShape shape;
   MaskOffsets offsets;       // of query 0 and key 0, for ValidateCausal and its like
   std::optional<Mask> mask;  // none: plainly causal (IsPlainlyCausal), so none is made
@@ -58,7 +55,7 @@ absl::StatusOr<LayerMask> CreateChunkedCausalMask(const MaskConfig& config,
                                                   const MaskInputs& inputs);
 
 // One mask for each kind that the model's layers have.
-absl::StatusOr<std::map<LayerMaskKind, LayerMask>> CreateMasksForGeneration(
+absl::StatusOr<std::map<AttentionWindow::Kind, LayerMask>> CreateMasksForGeneration(
     const MaskConfig& config, const MaskInputs& inputs);
 
 }  // namespace chorus

@@ -138,15 +138,15 @@ TEST(LayerMasksTest, NoMaskIsMadeExactlyWhereThePassIsPlainlyCausal) {
 }
 
 TEST(LayerMasksTest, GenerationHasOneMaskForEachKindOfLayer) {
-  const MaskConfig config = {.layer_kinds = {LayerMaskKind::kSlidingWindow, LayerMaskKind::kFull,
-                                             LayerMaskKind::kSlidingWindow, LayerMaskKind::kFull},
+  const MaskConfig config = {.layer_kinds = {AttentionWindow::Kind::kSliding, AttentionWindow::Kind::kFull,
+                                             AttentionWindow::Kind::kSliding, AttentionWindow::Kind::kFull},
                              .sliding_window = 3};
   const auto masks =
       CreateMasksForGeneration(config, {.num_queries = 2, .cache_position = 7, .cached_length = 7})
           .value();
   ASSERT_EQ(masks.size(), 2u);
-  EXPECT_FALSE(masks.at(LayerMaskKind::kFull).mask.has_value());
-  const LayerMask& sliding = masks.at(LayerMaskKind::kSlidingWindow);
+  EXPECT_FALSE(masks.at(AttentionWindow::Kind::kFull).mask.has_value());
+  const LayerMask& sliding = masks.at(AttentionWindow::Kind::kSliding);
   ASSERT_TRUE(sliding.mask.has_value());
   const MaskRows rows = CompileBatch(*sliding.mask, sliding.shape).front();
   EXPECT_TRUE(ValidateSlidingWindow(rows, 3, sliding.offsets).ok());
@@ -169,7 +169,7 @@ TEST(LayerMasksTest, BadInputIsRefusedByName) {
   EXPECT_THAT(message(CreateChunkedCausalMask({.chunk_length = 0}, {.num_queries = 4})),
               HasSubstr("chunk_length: 0 is not valid: must be at least 1"));
   EXPECT_FALSE(
-      CreateMasksForGeneration({.layer_kinds = {LayerMaskKind::kChunked}}, {.num_queries = 4})
+      CreateMasksForGeneration({.layer_kinds = {AttentionWindow::Kind::kChunked}}, {.num_queries = 4})
           .ok());
 }
 
