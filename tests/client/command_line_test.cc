@@ -12,29 +12,13 @@
 #include "absl/strings/str_split.h"
 
 #include "tests/client/fake_service.h"
+#include "tests/client/run_command.h"
 
 namespace chorus {
 namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-
-struct Outcome {
-  int code = 0;
-  std::string out;
-  std::string err;
-};
-
-Outcome RunChorus(const std::vector<std::string>& arguments, const std::string& input = "") {
-  std::istringstream in(input);
-  std::ostringstream out, err;
-  Console console = {in, out, err};
-  Outcome outcome;
-  outcome.code = RunCommandLine(arguments, console);
-  outcome.out = out.str();
-  outcome.err = err.str();
-  return outcome;
-}
 
 std::vector<nlohmann::json> JsonLines(const std::string& text) {
   std::vector<nlohmann::json> objects;

@@ -13,8 +13,8 @@
 #include "absl/time/clock.h"
 
 #include "client/chorus_client.h"
-#include "client/command_line.h"
 #include "tests/client/fake_service.h"
+#include "tests/client/run_command.h"
 
 namespace chorus {
 namespace {
@@ -24,26 +24,13 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
 
-struct Outcome {
-  int code = 0;
-  std::string out;
-  std::string err;
-};
-
 class ExplainCommandTest : public ::testing::Test {
  protected:
   ExplainCommandTest() { service_.explanation = SmallExplanation(); }
 
   Outcome Run(std::vector<std::string> arguments) {
     arguments.push_back(absl::StrCat("--server=", service_.target()));
-    std::istringstream in;
-    std::ostringstream out, err;
-    Console console = {in, out, err};
-    Outcome outcome;
-    outcome.code = RunCommandLine(arguments, console);
-    outcome.out = out.str();
-    outcome.err = err.str();
-    return outcome;
+    return RunChorus(arguments);
   }
 
   FakeService service_;

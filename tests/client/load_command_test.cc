@@ -11,22 +11,14 @@
 
 #include "absl/strings/str_cat.h"
 
-#include "client/command_line.h"
 #include "tests/client/fake_service.h"
+#include "tests/client/run_command.h"
 
 namespace chorus {
 namespace {
 
 using ::testing::HasSubstr;
 using ::testing::Not;
-
-struct Outcome {
-  int code = 0;
-  std::string out;
-  std::string err;
-
-  nlohmann::json json() const { return nlohmann::json::parse(out); }
-};
 
 // sent = ok + cancelled + errors, whatever happened.
 void ExpectAddsUp(const nlohmann::json& report) {
@@ -60,11 +52,7 @@ class LoadCommandTest : public ::testing::Test {
     });
     if (!is_synthetic) flags.push_back(absl::StrCat("--data=", data_));
     if (json) flags.push_back("--json");
-    std::istringstream in;
-    std::ostringstream out, err;
-    Console console = {in, out, err};
-    const int code = RunCommandLine(flags, console);
-    return {code, out.str(), err.str()};
+    return RunChorus(flags);
   }
 
   const std::string data_;

@@ -16,7 +16,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 
-#include "client/command_line.h"
+#include "tests/client/run_command.h"
 #include "tests/support/segment_rule.h"
 
 namespace chorus {
@@ -26,22 +26,9 @@ using ::testing::HasSubstr;
 using ::testing::Not;
 using ::testing::SizeIs;
 
-struct Outcome {
-  int code = 0;
-  std::string out;
-  std::string err;
-};
-
 Outcome RunMask(std::vector<std::string> arguments) {
   arguments.insert(arguments.begin(), "mask");
-  std::istringstream in;
-  std::ostringstream out, err;
-  Console console = {in, out, err};
-  Outcome outcome;
-  outcome.code = RunCommandLine(arguments, console);
-  outcome.out = out.str();
-  outcome.err = err.str();
-  return outcome;
+  return RunChorus(arguments);
 }
 
 nlohmann::json MaskJson(std::vector<std::string> arguments) {

@@ -15,22 +15,12 @@
 namespace chorus {
 namespace {
 
+using test::HeadCase;
 using test::KernelTargets;
 using test::KvStore;
 using test::RandomFloats;
 using test::ScopedKernelTarget;
-
-struct HeadCase {
-  int32_t num_heads, num_kv_heads, head_dim;
-  KvType type;
-};
-
-std::string CaseName(const testing::TestParamInfo<HeadCase>& info) {
-  const HeadCase& test = info.param;
-  return "Heads" + std::to_string(test.num_heads) + "Over" + std::to_string(test.num_kv_heads) +
-         "Dim" + std::to_string(test.head_dim) +
-         (test.type == KvType::kFloat32 ? "Float32" : "BFloat16");
-}
+using test::ShapeOf;
 
 // A row that is looked at, and its run.
 struct Probe {
@@ -111,11 +101,6 @@ void AppendRun(int32_t max_keys, std::vector<int32_t>& free_slots, std::mt19937&
     }
   }
   plan.runs.push_back(run);
-}
-
-AttentionShape ShapeOf(const HeadCase& test) {
-  return {test.num_heads, test.num_kv_heads, test.head_dim,
-          1.0f / std::sqrt(static_cast<float>(test.head_dim))};
 }
 
 Batch RandomBatch(const HeadCase& test, int32_t num_runs, int32_t max_keys, std::mt19937& random) {
@@ -307,7 +292,7 @@ INSTANTIATE_TEST_SUITE_P(
                     HeadCase{9, 3, 64, KvType::kBFloat16}, HeadCase{24, 8, 128, KvType::kBFloat16},
                     HeadCase{4, 1, 32, KvType::kBFloat16}, HeadCase{2, 1, 10, KvType::kBFloat16},
                     HeadCase{70, 1, 16, KvType::kFloat32}),
-    CaseName);
+    test::HeadCaseName);
 
 const HeadCase kSmall = {6, 2, 32, KvType::kFloat32};
 

@@ -1,6 +1,7 @@
 #include "tests/kernels/kernel_test_support.h"
 
 #include <bit>
+#include <cmath>
 #include <limits>
 
 #include "hwy/highway.h"
@@ -47,6 +48,18 @@ KvStore::KvStore(KvType type, int32_t num_slots, const AttentionShape& shape)
     k16_.assign(size, BFloat16FromFloat(kNan));
     v16_.assign(size, BFloat16FromFloat(kNan));
   }
+}
+
+std::string HeadCaseName(const testing::TestParamInfo<HeadCase>& info) {
+  const HeadCase& test = info.param;
+  return "Heads" + std::to_string(test.num_heads) + "Over" + std::to_string(test.num_kv_heads) +
+         "Dim" + std::to_string(test.head_dim) +
+         (test.type == KvType::kFloat32 ? "Float32" : "BFloat16");
+}
+
+AttentionShape ShapeOf(const HeadCase& test) {
+  return {test.num_heads, test.num_kv_heads, test.head_dim,
+          1.0f / std::sqrt(static_cast<float>(test.head_dim))};
 }
 
 KvView KvStore::view() {

@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "gtest/gtest.h"
+
 #include "core/kernels/segment_attention.h"
 #include "core/segment/attention_plan.h"
 
@@ -24,6 +26,14 @@ class ScopedKernelTarget {
 inline constexpr float kEpsilon = 0x1p-24f;  // unit roundoff of float32
 
 std::vector<float> RandomFloats(int64_t size, std::mt19937& random, float limit = 1.0f);
+
+// Heads and storage that the attention tests run over.
+struct HeadCase {
+  int32_t num_heads, num_kv_heads, head_dim;
+  KvType type;
+};
+std::string HeadCaseName(const testing::TestParamInfo<HeadCase>& info);
+AttentionShape ShapeOf(const HeadCase& test);
 
 // Keys and values of one layer; every slot that nobody wrote is NaN.
 class KvStore {

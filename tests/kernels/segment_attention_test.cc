@@ -17,29 +17,14 @@
 namespace chorus {
 namespace {
 
+using test::HeadCase;
 using test::KernelTargets;
 using test::KvStore;
 using test::RandomFloats;
 using test::ScopedKernelTarget;
+using test::ShapeOf;
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
-
-struct HeadCase {
-  int32_t num_heads, num_kv_heads, head_dim;
-  KvType type;
-};
-
-std::string CaseName(const testing::TestParamInfo<HeadCase>& info) {
-  const HeadCase& test = info.param;
-  return "Heads" + std::to_string(test.num_heads) + "Over" + std::to_string(test.num_kv_heads) +
-         "Dim" + std::to_string(test.head_dim) +
-         (test.type == KvType::kFloat32 ? "Float32" : "BFloat16");
-}
-
-AttentionShape ShapeOf(const HeadCase& test) {
-  return {test.num_heads, test.num_kv_heads, test.head_dim,
-          1.0f / std::sqrt(static_cast<float>(test.head_dim))};
-}
 
 // A step over a few sequences with random layouts, whose tokens lie in scattered slots.
 struct Batch {
@@ -282,7 +267,7 @@ std::vector<HeadCase> AllCases() {
   return cases;
 }
 
-INSTANTIATE_TEST_SUITE_P(Heads, SegmentAttentionTest, testing::ValuesIn(AllCases()), CaseName);
+INSTANTIATE_TEST_SUITE_P(Heads, SegmentAttentionTest, testing::ValuesIn(AllCases()), test::HeadCaseName);
 
 const HeadCase kSmall = {6, 2, 32, KvType::kFloat32};
 
