@@ -11,7 +11,8 @@
 namespace chorus {
 
 // The step that does all of `works`, in their order: rows, attention, and one choice for each work
-// that chooses, in order, and the probes of the choices' rows, likewise. Pointers in it are borrowed from the requests.
+// that chooses, in order, and the probes of the choices' rows, likewise. Pointers in it are borrowed
+// from the requests.
 StepPlan BuildStepPlan(absl::Span<const StepWork> works);
 
 }  // namespace chorus
