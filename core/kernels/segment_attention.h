@@ -5,6 +5,7 @@
 
 #include "core/base/thread_pool.h"
 #include "core/kernels/attention_statistics.h"
+#include "core/kernels/tile_plan.h"
 #include "core/segment/attention_plan.h"
 #include "core/segment/attention_window.h"
 
@@ -46,10 +47,16 @@ struct AttentionArgs {
 // The oracle: naive, row by row, accumulates in double. Never optimised.
 void SegmentAttentionReference(const AttentionPlan& plan, const AttentionArgs& args);
 
+// How SegmentAttentionCpu cuts a step's work for the layers of one window.
+TilePlan PlanCpuTiles(const AttentionPlan& plan, const AttentionShape& shape,
+                      const AttentionWindow& window);
+
 // Streams over key blocks with an online softmax; no L x L mask, memory O(rows). A row's result
 // depends on its own interval list, position and slots only, bit for bit: not on how rows are split
 // into runs, tiles or threads. Blocks are counted from an interval's begin under a window too;
 // those that no row sees any of are not read.
-void SegmentAttentionCpu(const AttentionPlan& plan, const AttentionArgs& args, ThreadPool& pool);
+// REQUIRES: tiles == PlanCpuTiles(plan, args.shape, args.window).
+void SegmentAttentionCpu(const AttentionPlan& plan, const TilePlan& tiles,
+                         const AttentionArgs& args, ThreadPool& pool);
 
 }  // namespace chorus
