@@ -266,5 +266,99 @@ TEST(DeviceAttentionTest, EqualsTheReferenceOnFuzzedSteps) {
   }
 }
 
+template <class T>
+bool SameBits(const std::vector<T>& a, const std::vector<T>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;
+}
+
+// Every run cut in two at a random row, in reverse order: the same work.
+AttentionPlan SplitRuns(const AttentionPlan& plan, std::mt19937& random) {
+  AttentionPlan split = plan;
+  split.runs.clear();
+  for (auto run = plan.runs.rbegin(); run != plan.runs.rend(); ++run) {
+    const int32_t cut = static_cast<int32_t>(random() % (run->row_end - run->row_begin));
+    AttentionRun upper = *run, lower = *run;
+    upper.row_begin += cut;
+    upper.query_begin += cut;
+    lower.row_end = upper.row_begin;
+    split.runs.push_back(upper);
+    if (cut > 0) split.runs.push_back(lower);
+  }
+  return split;
+}
+
+TEST(DeviceAttentionTest, ARowIsTheSameBitForBitInEveryBatch) {
+  std::mt19937 random(7);
+  Step<BFloat16> step = RandomStep<BFloat16, 64>({6, 2}, 3, 120, 42);
+  const Result all = HostStep<BFloat16, 64>(step, 1).Run();
+  for (uint32_t seed = 2; seed <= 4; ++seed) {  // warps advance in another order, too
+    Step<BFloat16> split = step;
+    split.own = SplitRuns(step.own, random);
+    split.fused = SplitRuns(step.fused, random);
+    const Result again = HostStep<BFloat16, 64>(split, seed).Run();
+    EXPECT_TRUE(SameBits(again.out, all.out));
+    EXPECT_TRUE(SameBits(again.log_sum_exp, all.log_sum_exp));
+  }
+}
+
+// One sequence of `length` keys in slots 0, 1, ... and one run of rows from `query` on.
+template <class Element, int kHeadDim>
+Step<Element> OneRun(const Heads& heads, int32_t length, std::vector<KeyInterval> intervals,
+                     int32_t query, int32_t num_rows, bool is_fused) {
+  std::mt19937 random(11);
+  Step<Element> step;
+  step.shape = {heads.num_heads, heads.num_kv_heads, kHeadDim,
+                1.0f / std::sqrt(static_cast<float>(kHeadDim))};
+  step.num_rows = num_rows;
+  AttentionPlan& plan = is_fused ? step.fused : step.own;
+  plan.slot_table.resize(length);
+  std::iota(plan.slot_table.begin(), plan.slot_table.end(), 0);
+  plan.runs = {{.row_end = num_rows,
+                .query_begin = query,
+                .interval_end = static_cast<int32_t>(intervals.size())}};
+  plan.intervals = std::move(intervals);
+  const int64_t kv_size = int64_t{length} * heads.num_kv_heads * kHeadDim;
+  step.k = RandomElements<Element>(kv_size, 1.0f, random);
+  step.v = RandomElements<Element>(kv_size, 1.0f, random);
+  step.q = RandomElements<Element>(int64_t{num_rows} * heads.num_heads * kHeadDim, 3.0f, random);
+  step.q32 = ToFloats(step.q);
+  step.k32 = ToFloats(step.k);
+  step.v32 = ToFloats(step.v);
+  return step;
+}
+
+TEST(DeviceAttentionTest, LongRowsOverManySpansAndBlocks) {
+  for (bool is_fused : {false, true}) {
+    Step<BFloat16> step = OneRun<BFloat16, 128>(
+        {3, 1}, 2500, {{0, 17, false}, {17, 1600, true}, {1600, 2500, false}}, 2490, 10, is_fused);
+    step.fused.scalings = {{0.9f, 0.9f, 0.1f}};
+    if (is_fused) step.fused.runs[0].scaling = 0;
+    ExpectNear(HostStep<BFloat16, 128>(step).Run(), RunReference(step), Tolerance<BFloat16>());
+  }
+}
+
+TEST(DeviceAttentionTest, ARowWithoutKeysIsZeroWithMinusInfinity) {
+  for (bool is_fused : {false, true}) {
+    for (const std::vector<KeyInterval>& intervals :
+         {std::vector<KeyInterval>{}, std::vector<KeyInterval>{{5, 8, false}}}) {
+      Step<Float16> step = OneRun<Float16, 64>({4, 2}, 8, intervals, 4, 1, is_fused);
+      const Result result = HostStep<Float16, 64>(step).Run();
+      for (float value : result.out) EXPECT_EQ(value, 0.0f);
+      for (float value : result.log_sum_exp) EXPECT_EQ(value, -kInfinity);
+    }
+  }
+}
+
+TEST(DeviceAttentionTest, HugeLogitsDoNotOverflow) {
+  for (bool is_fused : {false, true}) {
+    Step<BFloat16> step = OneRun<BFloat16, 64>({2, 1}, 200, {{0, 200, false}}, 199, 1, is_fused);
+    for (BFloat16& value : step.q) value = FromFloat<BFloat16>(1e4f * ToFloat(value));
+    step.q32 = ToFloats(step.q);
+    const Result result = HostStep<BFloat16, 64>(step).Run();
+    for (float value : result.out) EXPECT_LE(std::abs(value), 1.0f);
+    for (float value : result.log_sum_exp) EXPECT_TRUE(std::isfinite(value));
+  }
+}
+
 }  // namespace
 }  // namespace chorus::device

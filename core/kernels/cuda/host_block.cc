@@ -150,7 +150,9 @@ void HostBlock::Run(const std::function<void()>& thread) {
                                  NumEnded(), " have ended")};
   }
   for (const Thread& ended : threads_) {
-    if (!ended.groups.empty() || !ended.open_copies.empty()) {
+    const bool has_copies = std::any_of(ended.groups.begin(), ended.groups.end(),
+                                        [](const auto& group) { return !group.empty(); });
+    if (has_copies || !ended.open_copies.empty()) {
       throw HostFault{"a thread ended before its copies"};
     }
   }

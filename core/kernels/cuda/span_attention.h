@@ -198,7 +198,11 @@ struct MergeSpans {
       Part others = Empty(), segments = Empty();
       for (int span = tile.span_begin; span < tile.span_end; ++span) {
         const bool is_scaled = LoadGlobal(&launch.spans[span].is_scaled) != 0;
-        Add(launch, span, query, lane, is_scaled ? segments : others);
+        if (is_scaled) {  // not one call with a chosen part: parts stay in registers
+          Add(launch, span, query, lane, segments);
+        } else {
+          Add(launch, span, query, lane, others);
+        }
       }
       Write(launch, tile, query, lane, others, segments);
     }
@@ -206,6 +210,7 @@ struct MergeSpans {
 
   CHORUS_DEVICE static Part Empty() {
     Part part{MinusInfinity(), 0.0f, {}};
+#pragma unroll
     for (int i = 0; i < kDims; ++i) part.values[i] = 0.0f;
     return part;
   }
@@ -219,6 +224,7 @@ struct MergeSpans {
     const float kept = Exp2(part.max - max), added = Exp2(span_max - max);
     part.max = max;
     part.sum = part.sum * kept + LoadGlobal(launch.span_sum + at) * added;
+#pragma unroll
     for (int i = 0; i < kDims; ++i) {
       const float* value = launch.span_values + at * kHeadDim + lane + i * kWarpSize;
       part.values[i] = part.values[i] * kept + LoadGlobal(value) * added;
@@ -245,6 +251,7 @@ struct MergeSpans {
     const int heads = launch.heads_per_kv_head;
     const int64_t row = tile.row_begin + query / heads;
     const int64_t row_head = row * launch.num_heads + BlockY() * heads + query % heads;
+#pragma unroll
     for (int i = 0; i < kDims; ++i) {
       const float value = others.values[i] * others_factor + segments.values[i] * segments_factor;
       StoreGlobal(launch.out + row_head * kHeadDim + lane + i * kWarpSize,
