@@ -25,18 +25,19 @@ struct KvView {
 };
 
 struct AttentionShape {
-  int32_t num_heads = 0;     // a multiple of num_kv_heads; head h reads kv head h / (num_heads / num_kv_heads)
+  int32_t num_heads =
+      0;  // a multiple of num_kv_heads; head h reads kv head h / (num_heads / num_kv_heads)
   int32_t num_kv_heads = 0;
-  int32_t head_dim = 0;      // 1..kMaxHeadDim
+  int32_t head_dim = 0;        // 1..kMaxHeadDim
   float softmax_scale = 0.0f;  // usually 1 / sqrt(head_dim)
 };
 
 // One layer's attention over a ragged batch.
 struct AttentionArgs {
   AttentionShape shape;
-  const float* q = nullptr;   // [num_rows, num_heads, head_dim], RoPE applied
-  KvView kv;                  // already holds the keys and values of the step's own rows
-  float* out = nullptr;       // [num_rows, num_heads, head_dim]
+  const float* q = nullptr;      // [num_rows, num_heads, head_dim], RoPE applied
+  KvView kv;                     // already holds the keys and values of the step's own rows
+  float* out = nullptr;          // [num_rows, num_heads, head_dim]
   float* log_sum_exp = nullptr;  // [num_rows, num_heads] natural log, or null; -infinity for a row
                                  // that attends to nothing (its output is zero)
   // The layer's window. Not full: the runs' windowed intervals are read instead of the others.

@@ -11,9 +11,7 @@
 namespace chorus {
 namespace {
 
-int32_t HeadsPerKvHead(const AttentionShape& shape) {
-  return shape.num_heads / shape.num_kv_heads;
-}
+int32_t HeadsPerKvHead(const AttentionShape& shape) { return shape.num_heads / shape.num_kv_heads; }
 
 std::vector<AttentionTask> MakeTasks(const TilePlan& tiles, const AttentionShape& shape) {
   const int32_t heads_per_kv_head = HeadsPerKvHead(shape);
@@ -48,7 +46,10 @@ class SplitWork {
  public:
   SplitWork(const AttentionPlan& plan, const TilePlan& tiles,
             const std::vector<AttentionTask>& tasks, const AttentionArgs& args)
-      : plan_(plan), tiles_(tiles), tasks_(tasks), args_(args),
+      : plan_(plan),
+        tiles_(tiles),
+        tasks_(tasks),
+        args_(args),
         padded_(PaddedHeadDim(args.shape.head_dim)) {
     int64_t num_floats = 0;
     for (const AttentionTask& task : tasks) {
@@ -69,9 +70,9 @@ class SplitWork {
     });
     pool.ParallelFor(static_cast<int64_t>(tasks_.size()), [&](int64_t t) {
       const KeySpan* first = tiles_.spans.data() + tasks_[t].tile.span_begin;
-      FinishAttentionTask(
-          plan_, tiles_, tasks_[t], args_,
-          [&](const KeySpan& span) { return StateOf(first_item_[t] + (&span - first)); });
+      FinishAttentionTask(plan_, tiles_, tasks_[t], args_, [&](const KeySpan& span) {
+        return StateOf(first_item_[t] + (&span - first));
+      });
     });
   }
 
@@ -103,10 +104,9 @@ TilePlan PlanCpuTiles(const AttentionPlan& plan, const AttentionShape& shape,
                       const AttentionWindow& window) {
   CHECK(shape.num_kv_heads > 0 && shape.num_heads > 0 && shape.num_heads % shape.num_kv_heads == 0);
   const int32_t task_heads = std::min(HeadsPerKvHead(shape), kMaxTaskQueries);
-  return PlanTiles(plan, window,
-                   {.tile_rows = kMaxTaskQueries / task_heads,
-                    .key_block = kKeyBlock,
-                    .span_keys = kSpanKeys});
+  return PlanTiles(
+      plan, window,
+      {.tile_rows = kMaxTaskQueries / task_heads, .key_block = kKeyBlock, .span_keys = kSpanKeys});
 }
 
 void SegmentAttentionCpu(const AttentionPlan& plan, const TilePlan& tiles,

@@ -243,7 +243,8 @@ void LoadBlock(const AttentionPlan& plan, const AttentionTask& task, const Atten
     offsets[j] = KvOffset(plan, task, args, begin + j);
   }
   LoadKeys(args, offsets, block);
-  const bool is_read_once = task.tile.row_end - task.tile.row_begin == 1 && task.num_heads <= kMaxGroup;
+  const bool is_read_once =
+      task.tile.row_end - task.tile.row_begin == 1 && task.num_heads <= kMaxGroup;
   LoadValues(args, offsets, is_read_once, block);
 }
 

@@ -55,8 +55,7 @@ class Planner {
       const int32_t hidden = std::max(0, first - begin);
       grid_end += RoundDown(hidden, shape_.span_keys);
       begin += RoundDown(hidden, shape_.key_block);
-      seen_by_all =
-          window_.FirstPosition(tile.position_begin + last) - interval.position_shift;
+      seen_by_all = window_.FirstPosition(tile.position_begin + last) - interval.position_shift;
     }
     for (; begin < end; begin = grid_end, grid_end += shape_.span_keys) {
       KeySpan span;

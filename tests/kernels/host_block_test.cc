@@ -140,10 +140,10 @@ TEST_F(HostBlockTest, MmaHasTheLayoutOfTheInstruction) {
                 return PackPair<Float16>(k == g ? 1.0f : 0.0f, k + 1 == g ? 1.0f : 0.0f);
               };
               float c[4] = {0.5f, 0.5f, 0.5f, 0.5f};
-              Mma<Float16>(c,
-                           {a_at(g, 2 * t), a_at(g + 8, 2 * t), a_at(g, 2 * t + 8),
-                            a_at(g + 8, 2 * t + 8)},
-                           b_at(2 * t), b_at(2 * t + 8));
+              Mma<Float16>(
+                  c,
+                  {a_at(g, 2 * t), a_at(g + 8, 2 * t), a_at(g, 2 * t + 8), a_at(g + 8, 2 * t + 8)},
+                  b_at(2 * t), b_at(2 * t + 8));
               EXPECT_EQ(c[0], 16.0f * g + 2 * t + 0.5f);
               EXPECT_EQ(c[1], 16.0f * g + 2 * t + 1.5f);
               EXPECT_EQ(c[2], 16.0f * (g + 8) + 2 * t + 0.5f);

@@ -90,8 +90,8 @@ Pairs AllowedPairs(const Step& step, const AttentionWindow& window) {
     const SegmentMask mask(&sequence.layout);
     for (int32_t q = sequence.first_token; q < sequence.length; ++q) {
       for (int32_t k = 0; k <= q; ++k) {
-        if (mask.Allows(q, k) && window.Allows(sequence.layout.PositionOf(q),
-                                               sequence.layout.PositionOf(k))) {
+        if (mask.Allows(q, k) &&
+            window.Allows(sequence.layout.PositionOf(q), sequence.layout.PositionOf(k))) {
           ++pairs[{sequence.row_begin + q - sequence.first_token, k}];
         }
       }

@@ -14,23 +14,24 @@ inline constexpr int kNumStages = 2;  // blocks of keys and values in shared mem
 // Pointers are device memory; every array begins at a multiple of 16 bytes.
 template <class Element>
 struct AttentionLaunch {
-  const Element* q = nullptr;            // [num_rows, num_heads, head_dim], RoPE applied
-  const Element* k = nullptr;            // [num_slots, num_kv_heads, head_dim]
-  const Element* v = nullptr;            // like k
-  const Tile* tiles = nullptr;           // [grid x of PrefillAttention and MergeSpans]
-  const KeySpan* spans = nullptr;        // [grid x of SpanAttention]
-  const int32_t* slot_table = nullptr;   // where Tile::table_begin points
+  const Element* q = nullptr;           // [num_rows, num_heads, head_dim], RoPE applied
+  const Element* k = nullptr;           // [num_slots, num_kv_heads, head_dim]
+  const Element* v = nullptr;           // like k
+  const Tile* tiles = nullptr;          // [grid x of PrefillAttention and MergeSpans]
+  const KeySpan* spans = nullptr;       // [grid x of SpanAttention]
+  const int32_t* slot_table = nullptr;  // where Tile::table_begin points
   const SegmentScaling* scalings = nullptr;
-  Element* out = nullptr;                // [num_rows, num_heads, head_dim]
-  float* log_sum_exp = nullptr;          // [num_rows, num_heads] natural log, or null
+  Element* out = nullptr;        // [num_rows, num_heads, head_dim]
+  float* log_sum_exp = nullptr;  // [num_rows, num_heads] natural log, or null
   int32_t num_heads = 0;
   int32_t num_kv_heads = 0;
   int32_t heads_per_kv_head = 0;
   float softmax_scale = 0.0f;
   // Of SpanAttention, for MergeSpans; logits in units of log 2.
-  float* span_values = nullptr;  // [num_spans, num_kv_heads, kSpanQueries, head_dim], not normalised
-  float* span_max = nullptr;     // [num_spans, num_kv_heads, kSpanQueries]
-  float* span_sum = nullptr;     // like span_max
+  float* span_values =
+      nullptr;                // [num_spans, num_kv_heads, kSpanQueries, head_dim], not normalised
+  float* span_max = nullptr;  // [num_spans, num_kv_heads, kSpanQueries]
+  float* span_sum = nullptr;  // like span_max
 };
 
 inline constexpr float kLog2E = 1.4426950408889634f;

@@ -36,6 +36,11 @@ CHORUS_DEVICE void StoreGlobalPair(Element* to, uint32_t pair) {
   *reinterpret_cast<uint32_t*>(to) = pair;
 }
 
+template <class Element>
+CHORUS_DEVICE uint32_t LoadGlobalPair(const Element* from) {
+  return *reinterpret_cast<const uint32_t*>(from);
+}
+
 CHORUS_DEVICE float LoadShared(SharedAddress from) {
   float value;
   asm volatile("ld.shared.f32 %0, [%1];" : "=f"(value) : "r"(from) : "memory");
@@ -111,6 +116,22 @@ CHORUS_DEVICE uint32_t PackPair<Float16>(float low, float high) {
   return *reinterpret_cast<const uint32_t*>(&pair);
 }
 
+struct FloatPair {
+  float low, high;
+};
+template <class Element>
+CHORUS_DEVICE FloatPair UnpackPair(uint32_t pair);
+
+template <>
+CHORUS_DEVICE FloatPair UnpackPair<BFloat16>(uint32_t pair) {
+  return {__uint_as_float(pair << 16), __uint_as_float(pair & 0xFFFF0000u)};
+}
+template <>
+CHORUS_DEVICE FloatPair UnpackPair<Float16>(uint32_t pair) {
+  const float2 floats = __half22float2(*reinterpret_cast<const __half2*>(&pair));
+  return {floats.x, floats.y};
+}
+
 template <class Element>
 CHORUS_DEVICE Element FromFloat(float value);
 
@@ -129,6 +150,8 @@ CHORUS_DEVICE float Exp2(float x) {
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
   return result;
 }
+CHORUS_DEVICE float ReciprocalSqrt(float x) { return 1.0f / sqrtf(x); }
+CHORUS_DEVICE float Abs(float x) { return fabsf(x); }
 CHORUS_DEVICE float Log2(float x) { return log2f(x); }
 CHORUS_DEVICE float Max(float a, float b) { return fmaxf(a, b); }
 CHORUS_DEVICE float MinusInfinity() { return __int_as_float(0xFF800000); }

@@ -47,9 +47,9 @@ void CollectMatrixLoad(const Lanes& lanes) {
     const int g = lane / 4, t = lane % 4;
     for (int i = 0; i < 4; ++i) {
       const auto row = [&](int r) { return Of<MatrixLoad>(lanes, 8 * i + r).elements; };
-      Of<MatrixLoad>(lanes, lane).matrices[i] =
-          kIsTransposed ? Pair(row(2 * t)[g], row(2 * t + 1)[g])
-                        : Pair(row(g)[2 * t], row(g)[2 * t + 1]);
+      Of<MatrixLoad>(lanes, lane).matrices[i] = kIsTransposed
+                                                    ? Pair(row(2 * t)[g], row(2 * t + 1)[g])
+                                                    : Pair(row(g)[2 * t], row(g)[2 * t + 1]);
     }
   }
 }
@@ -71,11 +71,13 @@ struct MmaArguments {
 
 template <class Element>
 void Unpack(uint32_t pair, float* out) {
-  out[0] = ToFloat(Element{static_cast<uint16_t>(pair)});
-  out[1] = ToFloat(Element{static_cast<uint16_t>(pair >> 16)});
+  const FloatPair floats = UnpackPair<Element>(pair);
+  out[0] = floats.low;
+  out[1] = floats.high;
 }
 
-// Products of 16-bit floats are exact in float32; the hardware's order of the sum is not documented.
+// Products of 16-bit floats are exact in float32; the hardware's order of the sum is not
+// documented.
 template <class Element>
 void CollectMma(const Lanes& lanes) {
   float a[16][16], b[8][16];  // b by column
@@ -217,6 +219,8 @@ template void Mma<BFloat16>(float (&)[4], const uint32_t (&)[4], uint32_t, uint3
 template void Mma<Float16>(float (&)[4], const uint32_t (&)[4], uint32_t, uint32_t);
 
 float Exp2(float x) { return std::exp2(x); }
+float ReciprocalSqrt(float x) { return 1.0f / std::sqrt(x); }
+float Abs(float x) { return std::abs(x); }
 float Log2(float x) { return std::log2(x); }
 float Max(float a, float b) { return std::fmax(a, b); }
 float MinusInfinity() { return -std::numeric_limits<float>::infinity(); }

@@ -12,8 +12,10 @@
 //
 //   - reading shared memory that nobody wrote, or that another thread wrote, without a barrier
 //     between, or that an asynchronous copy is still on its way to; writing what others may still
-//     read. Shared memory begins as NaN, and the target of a copy is NaN until it has been waited for
-//   - any address outside shared memory, or outside the global arrays that the launch names; 16-byte
+//     read. Shared memory begins as NaN, and the target of a copy is NaN until it has been waited
+//     for
+//   - any address outside shared memory, or outside the global arrays that the launch names;
+//   16-byte
 //     accesses that are not aligned
 //   - threads of one warp at different collectives, or of a block of which some have ended
 //
@@ -68,6 +70,12 @@ inline void StoreGlobalPair(Element* to, uint32_t pair) {
   to[1].bits = static_cast<uint16_t>(pair >> 16);
 }
 
+template <class Element>
+inline uint32_t LoadGlobalPair(const Element* from) {
+  CheckGlobal(from, 4, false);
+  return from[0].bits | uint32_t{from[1].bits} << 16;
+}
+
 float LoadShared(SharedAddress from);
 void StoreShared(SharedAddress to, float value);
 void CopyAsync16(SharedAddress to, const void* from, bool is_valid);
@@ -84,12 +92,22 @@ float ToFloat(BFloat16 value);
 float ToFloat(Float16 value);
 template <class Element>
 Element FromFloat(float value);
+struct FloatPair {
+  float low, high;
+};
+template <class Element>
+inline FloatPair UnpackPair(uint32_t pair) {
+  return {ToFloat(Element{static_cast<uint16_t>(pair)}),
+          ToFloat(Element{static_cast<uint16_t>(pair >> 16)})};
+}
 template <class Element>
 uint32_t PackPair(float low, float high);
 template <class Element>
 void Mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
 
 float Exp2(float x);
+float ReciprocalSqrt(float x);
+float Abs(float x);
 float Log2(float x);
 float Max(float a, float b);
 float MinusInfinity();

@@ -56,8 +56,8 @@ void HostSharedMemory::NoteWrite(SharedAddress to, int32_t size, int thread, boo
   for (int64_t i = to / kWordBytes; i < (int64_t{to} + size) / kWordBytes; ++i) {
     Word& word = words_[i];
     if (word.read_epoch == epoch_ && word.reader != thread) {
-      throw HostFault{absl::StrCat("writes shared word ", i,
-                                   ", which others read since the last barrier")};
+      throw HostFault{
+          absl::StrCat("writes shared word ", i, ", which others read since the last barrier")};
     }
     const bool is_own_copy = word.is_in_flight && word.writer == thread && !begins_copy;
     if (word.is_in_flight && !is_own_copy) {
@@ -96,18 +96,17 @@ HostBlock& HostBlock::Current() { return *current_block; }
 
 void HostBlock::StartThreads(const std::function<void()>& thread) {
   for (Thread& each : threads_) {
-    each.fiber = context::fiber(
-        std::allocator_arg, context::fixedsize_stack(kStackBytes),
-        [this, &each, &thread](context::fiber&& scheduler) {
-          scheduler_ = std::move(scheduler);
-          try {
-            thread();
-          } catch (const HostFault& fault) {
-            fault_ = fault.message;
-          }
-          each.is_ended = true;
-          return std::move(scheduler_);
-        });
+    each.fiber = context::fiber(std::allocator_arg, context::fixedsize_stack(kStackBytes),
+                                [this, &each, &thread](context::fiber&& scheduler) {
+                                  scheduler_ = std::move(scheduler);
+                                  try {
+                                    thread();
+                                  } catch (const HostFault& fault) {
+                                    fault_ = fault.message;
+                                  }
+                                  each.is_ended = true;
+                                  return std::move(scheduler_);
+                                });
   }
 }
 
@@ -217,8 +216,8 @@ void HostBlock::CheckGlobal(const void* address, int64_t size, bool is_write) co
     }
     return;
   }
-  throw HostFault{absl::StrCat(is_write ? "writes " : "reads ", size,
-                               " bytes outside the launch's arrays")};
+  throw HostFault{
+      absl::StrCat(is_write ? "writes " : "reads ", size, " bytes outside the launch's arrays")};
 }
 
 }  // namespace chorus::device

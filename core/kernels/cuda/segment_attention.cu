@@ -1,3 +1,4 @@
+#include "core/kernels/cuda/launch.cuh"
 #include "core/kernels/cuda/prefill_attention.h"
 #include "core/kernels/cuda/segment_attention_cuda.h"
 #include "core/kernels/cuda/span_attention.h"
@@ -6,32 +7,12 @@ namespace chorus {
 namespace {
 
 using device::AttentionLaunch;
-using device::SharedAddress;
+using device::Start;
 
 // Keys of one span of a fused row: a constant, as a row's bits depend on it. 512 keys of one kv
 // head are 256 KB at head_dim 128, several of which a multiprocessor has under way.
 constexpr int32_t kFusedSpanKeys = 512;
 constexpr int32_t kOwnSpanKeys = 1 << 20;  // rows of segments are not split
-
-template <class Kernel, class Element>
-__global__ void __launch_bounds__(Kernel::kThreads)
-    RunKernel(const __grid_constant__ AttentionLaunch<Element> launch) {
-  extern __shared__ __align__(128) char shared[];
-  Kernel::Run(launch, static_cast<SharedAddress>(__cvta_generic_to_shared(shared)));
-}
-
-template <class Kernel, class Element>
-cudaError_t Start(const AttentionLaunch<Element>& launch, int32_t grid_x, cudaStream_t stream) {
-  if (grid_x == 0) return cudaSuccess;
-  // More than 48 KB must be asked for, once on every device.
-  const cudaError_t error =
-      cudaFuncSetAttribute(RunKernel<Kernel, Element>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                           Kernel::kSharedBytes);
-  if (error != cudaSuccess) return error;
-  const dim3 grid(grid_x, launch.num_kv_heads);
-  RunKernel<Kernel, Element><<<grid, Kernel::kThreads, Kernel::kSharedBytes, stream>>>(launch);
-  return cudaGetLastError();
-}
 
 template <class Element, int kHeadDim>
 cudaError_t LaunchAll(const CudaAttentionArgs& args, cudaStream_t stream) {
@@ -54,14 +35,16 @@ cudaError_t LaunchAll(const CudaAttentionArgs& args, cudaStream_t stream) {
   launch.span_values = args.workspace;
   launch.span_max = args.workspace + num_states * kHeadDim;
   launch.span_sum = launch.span_max + num_states;
-  cudaError_t error = Start<device::PrefillAttention<Element, kHeadDim>>(
-      launch, args.own.num_tiles, stream);
+  const auto grid = [&](int32_t x) { return dim3(x, args.shape.num_kv_heads); };
+  cudaError_t error =
+      Start<device::PrefillAttention<Element, kHeadDim>>(launch, grid(args.own.num_tiles), stream);
   if (error != cudaSuccess) return error;
   launch.tiles = args.fused.tiles;
   launch.spans = args.fused.spans;
-  error = Start<device::SpanAttention<Element, kHeadDim>>(launch, args.fused.num_spans, stream);
+  error =
+      Start<device::SpanAttention<Element, kHeadDim>>(launch, grid(args.fused.num_spans), stream);
   if (error != cudaSuccess) return error;
-  return Start<device::MergeSpans<Element, kHeadDim>>(launch, args.fused.num_tiles, stream);
+  return Start<device::MergeSpans<Element, kHeadDim>>(launch, grid(args.fused.num_tiles), stream);
 }
 
 template <class Element>
@@ -70,16 +53,13 @@ cudaError_t LaunchOfType(const CudaAttentionArgs& args, cudaStream_t stream) {
                                    : LaunchAll<Element, 128>(args, stream);
 }
 
-int32_t HeadsPerKvHead(const AttentionShape& shape) {
-  return shape.num_heads / shape.num_kv_heads;
-}
+int32_t HeadsPerKvHead(const AttentionShape& shape) { return shape.num_heads / shape.num_kv_heads; }
 
 }  // namespace
 
 bool CudaAttentionTakes(const AttentionShape& shape) {
   return (shape.head_dim == 64 || shape.head_dim == 128) && shape.num_kv_heads > 0 &&
-         shape.num_heads % shape.num_kv_heads == 0 &&
-         HeadsPerKvHead(shape) <= device::kSpanQueries;
+         shape.num_heads % shape.num_kv_heads == 0 && HeadsPerKvHead(shape) <= device::kSpanQueries;
 }
 
 TileShape CudaOwnTileShape(const AttentionShape& shape) {

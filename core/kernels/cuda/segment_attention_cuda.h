@@ -31,8 +31,8 @@ struct CudaAttentionArgs {
   float* log_sum_exp = nullptr;  // [num_rows, num_heads] natural log, or null
   const int32_t* slot_table = nullptr;
   const SegmentScaling* scalings = nullptr;
-  CudaTiles own;    // rows of prefixes and segments
-  CudaTiles fused;  // rows that see everything: suffix and generated
+  CudaTiles own;               // rows of prefixes and segments
+  CudaTiles fused;             // rows that see everything: suffix and generated
   float* workspace = nullptr;  // CudaWorkspaceFloats of them, for the spans of `fused`
 };
 

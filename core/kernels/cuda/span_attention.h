@@ -216,8 +216,7 @@ struct MergeSpans {
   }
 
   CHORUS_DEVICE static void Add(const Launch& launch, int span, int query, int lane, Part& part) {
-    const int64_t at =
-        (int64_t{span} * launch.num_kv_heads + BlockY()) * kSpanQueries + query;
+    const int64_t at = (int64_t{span} * launch.num_kv_heads + BlockY()) * kSpanQueries + query;
     const float span_max = LoadGlobal(launch.span_max + at);
     if (span_max == MinusInfinity()) return;  // the query sees no key of it
     const float max = Max(part.max, span_max);
@@ -238,8 +237,7 @@ struct MergeSpans {
     if (others.sum > 0.0f) of_others = others.max + Log2(others.sum);
     if (segments.sum > 0.0f) {
       const SegmentScaling scaling = LoadGlobal(launch.scalings + tile.scaling);
-      of_segments =
-          scaling.scale * (segments.max + Log2(segments.sum)) + scaling.log_bias * kLog2E;
+      of_segments = scaling.scale * (segments.max + Log2(segments.sum)) + scaling.log_bias * kLog2E;
     }
     const float max = Max(of_others, of_segments);
     float log_sum = MinusInfinity(), others_factor = 0.0f, segments_factor = 0.0f;
