@@ -151,6 +151,14 @@ struct ServerMetrics::Metrics {
                    kBitsBuckets);
   Gauge& draining =
       AddGauge(*registry, "chorus_draining", "1 once the server takes no more requests, else 0.");
+  Gauge& drain_started = AddGauge(*registry, "chorus_drain_started_timestamp_seconds",
+                                  "Unix time at which draining began; 0 before.");
+  Gauge& drain_timeout =
+      AddGauge(*registry, "chorus_drain_timeout_seconds",
+               "Time that running requests have to finish once draining began, --drain_timeout.");
+  Gauge& max_queued =
+      AddGauge(*registry, "chorus_max_queued_requests",
+               "Requests that may wait, --max_queued_requests; further ones are refused.");
 
   std::array<Counter*, std::size(kReasons)> rejected{};
   std::array<std::array<Counter*, kNumOutcomes>, kNumMethods> finished{};
@@ -221,7 +229,15 @@ void ServerMetrics::SetModelInfo(const ModelInfo& info) {
       .Set(1);
 }
 
-void ServerMetrics::SetDraining(bool draining) { metrics_->draining.Set(draining ? 1 : 0); }
+void ServerMetrics::SetLimits(int32_t max_queued_requests, absl::Duration drain_timeout) {
+  metrics_->max_queued.Set(max_queued_requests);
+  metrics_->drain_timeout.Set(absl::ToDoubleSeconds(drain_timeout));
+}
+
+void ServerMetrics::StartDraining(absl::Time now) {
+  metrics_->drain_started.Set(absl::ToDoubleSeconds(now - absl::UnixEpoch()));
+  metrics_->draining.Set(1);
+}
 
 const std::shared_ptr<prometheus::Registry>& ServerMetrics::registry() const {
   return metrics_->registry;

@@ -74,6 +74,9 @@ TEST(ServerMetricsTest, EveryMetricExistsFromTheStartWithItsHelp) {
                            "preemptions_total",
                            "worker_heartbeat_timestamp_seconds",
                            "draining",
+                           "drain_started_timestamp_seconds",
+                           "drain_timeout_seconds",
+                           "max_queued_requests",
                            "build_info",
                            "model_info"}) {
     EXPECT_THAT(page, HasSubstr(std::string("# HELP chorus_") + name + " "));
@@ -117,7 +120,8 @@ TEST(ServerMetricsTest, EventsLandWhereTheyBelong) {
   metrics.OnFinished(request, Outcome::kInvalidArgument, FinishSummary());
   metrics.OnHeartbeat(1, absl::FromUnixSeconds(1234));
   metrics.OnLoad(3, 4);
-  metrics.SetDraining(true);
+  metrics.SetLimits(/*max_queued_requests=*/12, /*drain_timeout=*/absl::Seconds(45));
+  metrics.StartDraining(absl::FromUnixSeconds(5678));
   const std::string page = Page(metrics);
   for (const char* line :
        {"chorus_requests_accepted_total 1\n",
@@ -145,7 +149,10 @@ TEST(ServerMetricsTest, EventsLandWhereTheyBelong) {
         "chorus_kv_used_ratio 0.25\n",
         "chorus_segments_per_request_sum 3\n",
         "chorus_worker_heartbeat_timestamp_seconds{worker=\"1\"} 1234\n",
-        "chorus_draining 1\n"}) {
+        "chorus_draining 1\n",
+        "chorus_drain_started_timestamp_seconds 5678\n",
+        "chorus_drain_timeout_seconds 45\n",
+        "chorus_max_queued_requests 12\n"}) {
     EXPECT_THAT(page, HasSubstr(line));
   }
 }
