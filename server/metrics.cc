@@ -42,6 +42,11 @@ constexpr Outcome kOutcomes[] = {Outcome::kOk,
 constexpr RejectReason kReasons[] = {RejectReason::kInvalid, RejectReason::kQueueFull,
                                      RejectReason::kTooLarge, RejectReason::kDraining,
                                      RejectReason::kDeadline};
+constexpr std::pair<FinishReason, const char*> kFinishReasons[] = {
+    {FinishReason::kEos, "eos"},
+    {FinishReason::kLength, "length"},
+    {FinishReason::kStopString, "stop_string"},
+    {FinishReason::kStopToken, "stop_token"}};
 constexpr size_t kNumMethods = std::size(kAllMethods);
 constexpr size_t kNumOutcomes = std::size(kOutcomes);
 
@@ -97,6 +102,7 @@ struct ServerMetrics::Metrics {
   }
 
   void AddLabelled(int32_t num_workers);
+  void CountAnswers(const FinishSummary& summary);
 
   std::shared_ptr<Registry> registry;
   Counter& accepted =
@@ -162,6 +168,7 @@ struct ServerMetrics::Metrics {
 
   std::array<Counter*, std::size(kReasons)> rejected{};
   std::array<std::array<Counter*, kNumOutcomes>, kNumMethods> finished{};
+  std::map<FinishReason, Counter*> finish_reasons;
   std::array<Histogram*, kNumMethods> request_seconds{};
   Histogram* prefill_step = nullptr;
   Histogram* decode_step = nullptr;
@@ -185,6 +192,14 @@ void ServerMetrics::Metrics::AddLabelled(int32_t num_workers) {
                               .Name("chorus_requests_finished_total")
                               .Help("Accepted requests that have ended, by method and outcome.")
                               .Register(*registry);
+  auto& reasons_family = BuildCounter()
+                             .Name("chorus_answers_finished_total")
+                             .Help("Answers of requests that ended well, by finish reason; "
+                                   "per_prompt and vote have one a prompt.")
+                             .Register(*registry);
+  for (const auto& [reason, name] : kFinishReasons) {
+    finish_reasons[reason] = &reasons_family.Add({{"reason", name}});
+  }
   auto& seconds_family = BuildHistogram()
                              .Name("chorus_request_seconds")
                              .Help("Submission to end of an accepted request, seconds.")
@@ -216,6 +231,16 @@ void ServerMetrics::Metrics::AddLabelled(int32_t num_workers) {
   AddGauge(*registry, "chorus_build_info", "Always 1; the labels say what was built.",
            {{"version", std::string(kServerVersion)}, {"compiler", __VERSION__}})
       .Set(1);
+}
+
+void ServerMetrics::Metrics::CountAnswers(const FinishSummary& summary) {
+  for (const Answer& answer : summary.prompts) finish_reasons.at(answer.reason)->Increment();
+  if (!summary.prompts.empty()) return;
+  // A request that generates nothing, as Explain of a prompt, has a reason nobody set. An answer
+  // that was over at once has no tokens either, but EOS.
+  const FinishReason reason = summary.answer.reason;
+  if (summary.generated_tokens == 0 && reason == FinishReason::kLength) return;
+  finish_reasons.at(reason)->Increment();
 }
 
 ServerMetrics::ServerMetrics(int32_t num_workers)
@@ -281,6 +306,7 @@ void ServerMetrics::OnFinished(const Request& request, Outcome outcome,
   metrics_->finished[method][IndexOf(kOutcomes, outcome)]->Increment();
   metrics_->request_seconds[method]->Observe(absl::ToDoubleSeconds(summary.total_time));
   metrics_->generated_tokens.Increment(summary.generated_tokens);
+  if (outcome == Outcome::kOk) metrics_->CountAnswers(summary);
   if (summary.first_token_time <= absl::ZeroDuration()) return;
   metrics_->prefill_seconds.Observe(
       absl::ToDoubleSeconds(summary.first_token_time - summary.queue_time));

@@ -51,6 +51,7 @@ TEST(ServerMetricsTest, EveryMetricExistsFromTheStartWithItsHelp) {
   for (const char* name : {"requests_accepted_total",
                            "requests_rejected_total",
                            "requests_finished_total",
+                           "answers_finished_total",
                            "requests_running",
                            "requests_waiting",
                            "request_queue_seconds",
@@ -174,6 +175,27 @@ TEST(ServerMetricsTest, EntropyIsOfTheSegmentsAmongEachOther) {
   EXPECT_THAT(page, HasSubstr("chorus_attribution_entropy_sum 1.5\n"));
   EXPECT_THAT(page, HasSubstr("chorus_prompt_disagreement_count 1\n"));
   EXPECT_THAT(page, HasSubstr("chorus_prompt_disagreement_sum 0.75\n"));
+}
+
+TEST(ServerMetricsTest, EveryAnswerOfARequestThatEndedWellHasAFinishReason) {
+  ServerMetrics metrics(1);
+  FinishSummary one;
+  one.generated_tokens = 1;
+  one.answer.reason = FinishReason::kEos;
+  metrics.OnFinished(Request(), Outcome::kOk, one);
+  metrics.OnFinished(Request(), Outcome::kCancelled, one);
+  metrics.OnFinished(Request(), Outcome::kOk, FinishSummary());  // generates nothing: no answer
+  FinishSummary three = one;
+  three.prompts.resize(3);
+  three.prompts[0].reason = FinishReason::kStopString;
+  metrics.OnFinished(Request(), Outcome::kOk, three);
+  const std::string page = Page(metrics);
+  for (const char* line : {"chorus_answers_finished_total{reason=\"eos\"} 1\n",
+                           "chorus_answers_finished_total{reason=\"length\"} 2\n",
+                           "chorus_answers_finished_total{reason=\"stop_string\"} 1\n",
+                           "chorus_answers_finished_total{reason=\"stop_token\"} 0\n"}) {
+    EXPECT_THAT(page, HasSubstr(line));
+  }
 }
 
 TEST(ServerMetricsTest, ARequestWithoutTokensHasNoPrefillOrDecodeTime) {
