@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import pathlib
 import re
+import subprocess
 import sys
 import threading
 import time
@@ -44,6 +45,11 @@ EXPECTED = {
     "ChorusDrainSlow": "drained",
     "ChorusDrainOverrun": "stuck",
 }
+
+
+def alert_rules():
+    groups = yaml.safe_load(live_prometheus.RULES.read_text())["groups"]
+    return [rule for group in groups for rule in group["rules"] if "alert" in rule]
 
 
 class AlertWatch:
@@ -91,8 +97,7 @@ class AlertsTest(unittest.TestCase):
         self.prometheus.wait_for(lambda: self.prometheus.query(expr), what)
 
     def test_every_alert_fires_when_its_fault_is_there(self):
-        rules = [rule for group in yaml.safe_load(live_prometheus.RULES.read_text())["groups"] for rule in group["rules"]]
-        self.assertEqual(EXPECTED.keys(), {rule["alert"] for rule in rules if "alert" in rule})
+        self.assertEqual(EXPECTED.keys(), {rule["alert"] for rule in alert_rules()})
         self.assertEqual([], [a["labels"] for a in self.prometheus.firing()], "an alert fires before there is a fault")
         with live_prometheus.Prometheus() as without_targets:
             watch = AlertWatch(self.prometheus, without_targets)
@@ -111,6 +116,25 @@ class AlertsTest(unittest.TestCase):
             print(f"{seconds:6.1f} s  {name:28} {instance or '':10} {annotations['description']}")
             self.assertFalse(re.search(r"{{|<no value>|error (calling|executing)", "".join(annotations.values())), annotations)
         self.assertEqual(set(), missing)
+        healthy = {name for name, instance in watch.seen if instance == "mixed"}
+        self.assertLessEqual(healthy, {"ChorusSlowFirstToken"}, "of a server in no trouble, on a machine that may be slow")
+
+    def test_every_alert_says_what_to_do_with_flags_that_exist(self):
+        help_text = subprocess.run([BIN / "chorus-server", "--help"], capture_output=True, text=True, check=True).stdout
+        for rule in alert_rules():
+            with self.subTest(rule["alert"]):
+                self.assertIn(rule["labels"]["severity"], ("critical", "warning"))
+                self.assertEqual({"summary", "description", "runbook"}, rule["annotations"].keys())
+                for flag in re.findall(r"--[a-z_]{3,}", rule["annotations"]["description"] + rule["annotations"]["runbook"]):
+                    self.assertIn(f"{flag}=", help_text.replace("--json", "--json=").replace("--server", "--server="))
+
+    def test_every_metric_named_is_on_the_page(self):
+        page = self.fleet.servers["mixed"].page()
+        exported = {line.split()[2] for line in page.splitlines() if line.startswith("# TYPE ")}
+        texts = [query.expr for row in panels.ROWS for panel in row.panels for query in panel.queries]
+        texts.append("\n".join(line for line in live_prometheus.RULES.read_text().splitlines() if "record:" not in line))
+        for name in {name for text in texts for name in re.findall(r"(?<![:\w])chorus_\w+", text)}:
+            self.assertIn(re.sub("_(bucket|sum|count)$", "", name), exported)
 
     def test_every_panel_has_data(self):
         queries = [(panel, query) for row in panels.ROWS for panel in row.panels for query in panel.queries]
