@@ -32,7 +32,7 @@ class DashboardTest(unittest.TestCase):
         self.assertEqual(len(titles), len(self.panels))
         for panel in self.panels:
             with self.subTest(panel["title"]):
-                self.assertGreater(len(panel["description"]), 40)
+                self.assertGreater(len(panel["description"]), 60)
                 self.assertTrue(panel["fieldConfig"]["defaults"]["unit"])
                 self.assertTrue(panel["targets"])
 
