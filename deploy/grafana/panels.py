@@ -198,7 +198,7 @@ TRAFFIC = Row(
             "Finish reasons",
             "Why answers of well-ended requests ended. Many of length: max_new_tokens cuts answers short.",
             (Query(rate("chorus_answers_finished_total", "reason"), "{{reason}}"),),
-            "suffix: answers/s",
+            "suffix: /s",
             stacked=True,
         ),
         Panel(
@@ -337,7 +337,7 @@ CAPACITY = Row(
                 Query(rate("chorus_segment_cache_misses_total"), "misses"),
                 Query(rate("chorus_segment_cache_evictions_total"), "evictions"),
             ),
-            "suffix: segments/s",
+            "suffix: /s",
         ),
         Panel(
             "Segment cache hit ratio",
@@ -380,12 +380,15 @@ FUSION = Row(
             " asked for it. Near 0 the prompts agree; a rise says that paraphrases mean different things.",
             unit="suffix: bit",
         ),
-        percentiles(
+        Panel(
             "Attribution entropy",
-            "chorus_attribution_entropy",
             "Of a token's attention among the segments, of requests that asked for attribution. "
             "log2(prompts): all alike; near 0: one prompt decides.",
-            unit="suffix: bit",
+            (
+                Query(mean("chorus_attribution_entropy"), "mean"),
+                Query(quantile(0.1, "chorus_attribution_entropy"), "p10"),
+            ),
+            "suffix: bit",
         ),
     ),
 )

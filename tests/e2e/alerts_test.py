@@ -14,6 +14,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import unittest
@@ -24,6 +25,7 @@ import live_prometheus
 import observed_servers
 
 sys.path.insert(0, str(live_prometheus.ROOT / "deploy" / "grafana"))
+import draw_dashboard  # noqa: E402
 import panels  # noqa: E402  the dashboard's queries
 
 BIN = None
@@ -147,6 +149,12 @@ class AlertsTest(unittest.TestCase):
             time.sleep(0.2)
         self.assertEqual([], [(panel.title, query.expr) for panel, query in empty])
         print(f"{len(queries)} queries of {sum(len(row.panels) for row in panels.ROWS)} panels have data")
+
+    def test_the_panels_can_be_drawn(self):
+        found = draw_dashboard.answers(f"http://127.0.0.1:{self.prometheus.port}", seconds=20, rate_interval="10s")
+        with tempfile.TemporaryDirectory() as folder:
+            draw_dashboard.save(draw_dashboard.draw(found, "a test"), pathlib.Path(folder) / "dashboard.png")
+            self.assertTrue((pathlib.Path(folder) / "dashboard.png").read_bytes().startswith(b"\x89PNG"))
 
 
 if __name__ == "__main__":
