@@ -26,7 +26,9 @@ class ServerMetrics final : public EngineObserver {
 
   // Once the model is loaded.
   void SetModelInfo(const ModelInfo& info);
-  void SetDraining(bool draining);
+  // The limits that alerts compare with what they see.
+  void SetLimits(int32_t max_queued_requests, absl::Duration drain_timeout);
+  void StartDraining(absl::Time now);
 
   const std::shared_ptr<prometheus::Registry>& registry() const;
 

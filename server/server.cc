@@ -12,7 +12,9 @@
 namespace chorus {
 
 Server::Server(const ServerConfig& config, const Logger* logger)
-    : logger_(logger), metrics_(config.model.workers) {}
+    : logger_(logger), metrics_(config.model.workers) {
+  metrics_.SetLimits(config.engine.max_queued_requests, config.network.drain_timeout);
+}
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(
     const ServerConfig& config, const Tokenizer* tokenizer, TextConfig text_config,
@@ -59,7 +61,7 @@ Server::~Server() = default;
 
 bool Server::Drain(absl::Duration timeout) {
   const absl::Time deadline = absl::Now() + timeout;
-  metrics_.SetDraining(true);
+  metrics_.StartDraining(absl::Now());
   grpc_->SetDraining();
   service_->StartDraining();
   logger_->Log(Logger::Level::kInfo, "draining",
