@@ -1,0 +1,261 @@
+"""The model `chorus` of lm-evaluation-harness: a Chorus server answers."""
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import contextlib
+import dataclasses
+import math
+
+from lm_eval import utils
+from lm_eval.api.model import TemplateLM
+from lm_eval.api.registry import register_model
+from tqdm import tqdm
+
+import chorus_client as chorus
+from chorus_lm_eval.chat import ChatTemplate
+from chorus_lm_eval.errors import OptionError
+from chorus_lm_eval.generation import make_generation, seed_of
+from chorus_lm_eval.options import parse_options
+from chorus_lm_eval.prompts import Limits, PromptMaker, ScoreJob
+from chorus_lm_eval.tokens import ServerTokenizer
+from chorus_lm_eval.wordings import Questions, shared
+
+_LONGEST_WAIT = 5.0  # seconds between two attempts
+# Attempts that pass before waits have grown that long.
+_FIRST_ATTEMPTS = 6
+
+
+@register_model("chorus")
+class ChorusLM(TemplateLM):
+    """`model_args`: see options.py. Raises OptionError for one that is not valid, ChorusError when the
+    server cannot be reached."""
+
+    def __init__(self, **model_args):
+        super().__init__()
+        self._options = options = parse_options(model_args)
+        with self._open(chorus.RetryPolicy()) as client:
+            self._info = client.model_info(deadline=30)
+        attempts = _FIRST_ATTEMPTS + math.ceil(options.server_timeout / _LONGEST_WAIT)
+        self._client = self._open(chorus.RetryPolicy(max_attempts=attempts, max_backoff=_LONGEST_WAIT))
+        self._tokens = ServerTokenizer(self._client, options.concurrency)
+        self._limits = Limits.of(self._info, options)
+        self._chat = None if options.tokenizer is None else ChatTemplate(options.tokenizer)
+        self._prefix_token_id = self._find_prefix_token()
+        self._adds_bos = options.add_bos_token
+        if self._adds_bos is None:
+            self._adds_bos = self._info.bos_token_id is not None
+        self._prefix_spelling = self._tokens.decode([self._prefix_token_id])
+        separator = self._tokens.encode(options.separator)
+        self._prompts = PromptMaker(options, self._limits, separator, self._bos if self._adds_bos else None)
+
+    def _open(self, retry):
+        options = self._options
+        return chorus.Client(options.target, tls=options.tls, token=options.token, retry=retry)
+
+    def _find_prefix_token(self):
+        """As lm_eval's Hugging Face model: BOS, though it may not stand before every text; else EOS."""
+        info = self._info
+        if self._options.prefix_token_id is not None:
+            return self._options.prefix_token_id
+        if info.bos_token_id is not None:
+            return info.bos_token_id
+        if self._chat is not None and self._chat.bos_token:
+            found = self._tokens.special_token(self._chat.bos_token)
+            if found is not None:
+                return found
+        if not info.eos_token_ids:
+            raise OptionError("model_args: prefix_token_id: needed, as the server's model has neither BOS nor EOS")
+        return info.eos_token_ids[0]
+
+    # ---- What lm_eval asks about the model ----
+
+    @property
+    def eot_token_id(self):
+        return self._info.eos_token_ids[0] if self._info.eos_token_ids else self._prefix_token_id
+
+    @property
+    def prefix_token_id(self):
+        return self._prefix_token_id
+
+    @property
+    def max_length(self):
+        return self._limits.max_length
+
+    @property
+    def max_gen_toks(self):
+        return self._options.max_gen_toks
+
+    @property
+    def tokenizer_name(self):
+        return self._info.name.replace("/", "__")
+
+    def get_model_info(self):
+        """Goes into lm_eval's results file."""
+        fields = ("name", "dtype", "num_parameters", "context_length", "server_version")
+        return {f"chorus_{field}": getattr(self._info, field) for field in fields}
+
+    def chat_template(self, chat_template=False):
+        return self._needed_chat().text if chat_template else ""
+
+    def apply_chat_template(self, chat_history, add_generation_prompt=True):
+        return self._needed_chat().render(chat_history, add_generation_prompt)
+
+    def _needed_chat(self):
+        if self._chat is None:
+            raise OptionError("model_args: tokenizer: needed for --apply_chat_template: the folder of the served model, "
+                              "whose tokenizer_config.json holds the template")
+        return self._chat
+
+    # ---- Requests ----
+
+    def _questions(self, kind, requests):
+        fuses = self._options.fusion.method is not chorus.Method.PER_PROMPT
+        return Questions(kind, requests, self._options.paraphrase_tasks if fuses else None, self.cache_hook)
+
+    @property
+    def _bos(self):
+        return self._prefix_token_id if self._info.bos_token_id is None else self._info.bos_token_id
+
+    def tok_encode(self, string, add_special_tokens=None, **_):
+        add = self._adds_bos if add_special_tokens is None else add_special_tokens
+        if add_special_tokens is None and string.startswith(self._prefix_spelling):
+            add = False
+        ids = self._tokens.encode(string)
+        return [self._bos, *ids] if add else ids
+
+    def _encode_context(self, text):
+        return self.tok_encode(text) or [self._prefix_token_id]
+
+    def _encode_scored(self, context, continuation):
+        """(context's ids, continuation's ids), split as lm_eval's other models do it."""
+        if context == "":
+            ids = self.tok_encode(continuation, add_special_tokens=False)
+            return (ids[:1], ids[1:]) if ids[:1] == [self._prefix_token_id] else ([self._prefix_token_id], ids)
+        context_ids, ids = self._encode_pair(context, continuation)
+        return context_ids or [self._prefix_token_id], ids
+
+    # ---- loglikelihood ----
+
+    def loglikelihood(self, requests, disable_tqdm=False):
+        self._tokens.load(text for request in requests for text in _texts_of_pair(*request.args))
+        questions = self._questions("loglikelihood", requests)
+        jobs = [self._job_of(question) for question in questions.open]
+        self._tokens.forget()
+        with _bar("loglikelihood", len(requests), disable_tqdm) as bar:
+            bar.update(questions.num_recalled)
+            for index, score in self._score(jobs):
+                bar.update(questions.answer(index, score))
+        return questions.answers
+
+    def _job_of(self, question):
+        pairs = [instance.args for instance in question.instances]
+        encoded = [self._encode_scored(*pair) for pair in pairs]
+        shared(question, "continuation", [_moved_spaces(*pair) for pair in pairs])
+        # Where a tokenizer lets the context change the continuation's ids, the first wording decides.
+        return self._job([context for context, _ in encoded], encoded[0][1])
+
+    def _job(self, contexts, continuation):
+        if not continuation:
+            raise OptionError("a continuation has no token of its own: nothing to score")
+        if all(context == [self._prefix_token_id] for context in contexts):
+            contexts = contexts[:1]  # no context in any wording: there is nothing to fuse
+        room = self._limits.max_length + 1 - len(continuation)
+        return ScoreJob(self._prompts.make(contexts, room, len(continuation)), tuple(continuation))
+
+    def _score(self, jobs):
+        """Yields (index of the job, (log-likelihood, is it greedy)) as they come."""
+        calls = self._prompts.score_requests(jobs)
+        pool = concurrent.futures.ThreadPoolExecutor(self._options.concurrency)
+        try:
+            futures = {pool.submit(self._client.score, request): indexes for request, indexes in calls}
+            for future in concurrent.futures.as_completed(futures):
+                for index, score in zip(futures[future], future.result().scores, strict=True):
+                    yield index, (score.logprob, score.is_greedy)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _loglikelihood_tokens(self, requests, disable_tqdm=False, **_):
+        """`requests`: ((context, continuation), context's ids, continuation's ids)."""
+        answers = [None] * len(requests)
+        with _bar("loglikelihood", len(requests), disable_tqdm) as bar:
+            for index, score in self._score([self._job([context], ids) for _, context, ids in requests]):
+                answers[index] = score
+                bar.update()
+        return answers
+
+    # ---- loglikelihood_rolling ----
+
+    def loglikelihood_rolling(self, requests, disable_tqdm=False):
+        """Wordings have no part in it: a document is one text."""
+        self._tokens.load(text for request in requests for text in request.args)
+        windows = [(number, window) for number, request in enumerate(requests)
+                   for window in self._windows(request.args[0])]
+        self._tokens.forget()
+        left = collections.Counter(number for number, _ in windows)
+        answers = [0.0] * len(requests)
+        with _bar("loglikelihood_rolling", len(windows), disable_tqdm) as bar:
+            for index, (logprob, _) in self._score([self._job([context], ids) for _, (context, ids) in windows]):
+                number = windows[index][0]
+                answers[number] += logprob
+                left[number] -= 1
+                if not left[number]:
+                    self.cache_hook.add_partial("loglikelihood_rolling", requests[number].args, answers[number])
+                bar.update()
+        return answers
+
+    def _windows(self, text):
+        windows = utils.get_rolling_token_windows(token_list=self.tok_encode(text), prefix_token=self._prefix_token_id,
+                                                  max_seq_len=self.max_length, context_len=1)
+        return [utils.make_disjoint_window(window) for window in windows]
+
+    # ---- generate_until ----
+
+    def generate_until(self, requests, disable_tqdm=False):
+        self._tokens.load(request.args[0] for request in requests)
+        questions = self._questions("generate_until", requests)
+        generations = [self._generation_of(question) for question in questions.open]
+        pairs = ((str(index), self._request_of(question, generation))
+                 for index, (question, generation) in enumerate(zip(questions.open, generations)))
+        with _bar("generate_until", len(requests), disable_tqdm) as bar:
+            bar.update(questions.num_recalled)
+            for result in self._client.generate_many(pairs, max_in_flight=self._options.concurrency,
+                                                     idle_timeout=self._options.server_timeout):
+                index = int(result.request_id)
+                generation = generations[index]
+                text = generation.cut(result.get().text)
+                bar.update(questions.answer(index, text, keep=not generation.is_drawn))
+        self._tokens.forget()
+        return questions.answers
+
+    def _generation_of(self, question):
+        kwargs = shared(question, "generation_kwargs", [instance.args[1] for instance in question.instances])
+        generation = make_generation(kwargs, self.max_gen_toks, self._tokens.special_token)
+        if not generation.is_drawn:
+            return generation
+        base = self._options.seed if generation.sampling.seed is None else generation.sampling.seed
+        seed = seed_of(base, [instance.args[0] for instance in question.instances], kwargs, question.repeat)
+        return dataclasses.replace(generation, sampling=dataclasses.replace(generation.sampling, seed=seed))
+
+    def _request_of(self, question, generation):
+        contexts = [self._encode_context(instance.args[0]) for instance in question.instances]
+        num_new = generation.stopping.max_new_tokens
+        prompt = self._prompts.make(contexts, self.max_length - num_new, num_new)
+        return chorus.GenerateRequest(prompt=prompt, fusion=self._options.fusion, sampling=generation.sampling,
+                                      stopping=generation.stopping)
+
+
+def _texts_of_pair(context, continuation):
+    """What splitting the pair will tokenise."""
+    return (context.rstrip(), context + continuation)
+
+
+def _moved_spaces(context, continuation):
+    """The continuation with the spaces that its context ends in."""
+    return context[len(context.rstrip()):] + continuation
+
+
+@contextlib.contextmanager
+def _bar(kind, total, disable):
+    with tqdm(total=total, desc=f"chorus: {kind}", disable=disable) as bar:
+        yield bar
