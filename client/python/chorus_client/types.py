@@ -433,3 +433,4 @@ class ModelInfo:
     num_workers: int = 0
     server_version: str = ""
     max_continuations: int = 0
+    named_bos_token_id: int | None = None

@@ -18,8 +18,8 @@ class ChatTemplate:
     def __init__(self, folder):
         self._config = self._read_config(folder)
         self.bos_token, self.eos_token = self._token("bos_token"), self._token("eos_token")
-        self._path = folder / "chat_template.jinja"
-        self.text = self._path.read_text(encoding="utf-8") if self._path.is_file() else self._from_config()
+        path = folder / "chat_template.jinja"
+        self.text = path.read_text(encoding="utf-8") if path.is_file() else self._from_config()
         self._template = None
 
     def _read_config(self, folder):
@@ -49,13 +49,27 @@ class ChatTemplate:
         if self.text is None:
             raise OptionError("model_args: tokenizer: the folder holds no chat template")
         if self._template is None:
-            self._template = _environment().from_string(self.text)
-        text = self._template.render(messages=messages, add_generation_prompt=add_generation_prompt,
+            try:
+                self._template = _environment().from_string(self.text)
+            except jinja2.exceptions.TemplateError as error:
+                raise OptionError(f"model_args: tokenizer: the chat template cannot be used: {error}") from None
+        try:
+            text = self._fill(messages, add_generation_prompt)
+        except jinja2.exceptions.TemplateError:
+            # As lm_eval's Hugging Face model: some templates refuse a system message.
+            text = self._fill([m for m in messages if m["role"] != "system"], add_generation_prompt)
+        return text if add_generation_prompt else _open_end(text, messages[-1]["content"])
+
+    def _fill(self, messages, add_generation_prompt):
+        return self._template.render(messages=messages, add_generation_prompt=add_generation_prompt,
                                      bos_token=self.bos_token, eos_token=self.eos_token)
-        if not add_generation_prompt:
-            last = messages[-1]["content"].strip()
-            text = text[:text.rindex(last) + len(last)]
-        return text
+
+
+def _open_end(text, last):
+    """`text` up to the end of the last message, its trailing space with it where the template kept it."""
+    begin, whole = text.rindex(last.strip()), last.lstrip()
+    kept = whole if text[begin:].startswith(whole) else last.strip()
+    return text[:begin + len(kept)]
 
 
 def _environment():

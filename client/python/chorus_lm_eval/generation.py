@@ -28,6 +28,16 @@ class Generation:
     def is_drawn(self):
         return bool(self.sampling.temperature)
 
+    def seeded(self, seed, what):
+        """Of a drawn answer: with a seed of its own for `what`, made from gen_kwargs' seed, else `seed`;
+        so it depends neither on the order of requests nor on what was answered before."""
+        if not self.is_drawn:
+            return self
+        base = seed if self.sampling.seed is None else self.sampling.seed
+        digest = hashlib.sha256(json.dumps([base, *what]).encode()).digest()
+        own = int.from_bytes(digest[:8], "big")
+        return dataclasses.replace(self, sampling=dataclasses.replace(self.sampling, seed=own))
+
     def cut(self, text):
         """`text` up to the first of `until`."""
         return postprocess_generated_text(text, list(self.until), None)
@@ -63,9 +73,3 @@ def _texts(until):
             raise OptionError(f"gen_kwargs: until: {text!r} is not valid: texts are needed")
         if text:
             yield text
-
-
-def seed_of(seed, contexts, gen_kwargs, repeat):
-    """A seed of its own for every question and repetition, whatever order they are asked in."""
-    text = json.dumps([seed, list(contexts), gen_kwargs, repeat], sort_keys=True)
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")

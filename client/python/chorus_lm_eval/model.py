@@ -1,10 +1,10 @@
 """The model `chorus` of lm-evaluation-harness: a Chorus server answers."""
 from __future__ import annotations
 
-import collections
 import concurrent.futures
 import contextlib
-import dataclasses
+import itertools
+import json
 import math
 
 from lm_eval import utils
@@ -15,7 +15,7 @@ from tqdm import tqdm
 import chorus_client as chorus
 from chorus_lm_eval.chat import ChatTemplate
 from chorus_lm_eval.errors import OptionError
-from chorus_lm_eval.generation import make_generation, seed_of
+from chorus_lm_eval.generation import make_generation
 from chorus_lm_eval.options import parse_options
 from chorus_lm_eval.prompts import Limits, PromptMaker, ScoreJob
 from chorus_lm_eval.tokens import ServerTokenizer
@@ -55,18 +55,11 @@ class ChorusLM(TemplateLM):
 
     def _find_prefix_token(self):
         """As lm_eval's Hugging Face model: BOS, though it may not stand before every text; else EOS."""
-        info = self._info
-        if self._options.prefix_token_id is not None:
-            return self._options.prefix_token_id
-        if info.bos_token_id is not None:
-            return info.bos_token_id
-        if self._chat is not None and self._chat.bos_token:
-            found = self._tokens.special_token(self._chat.bos_token)
-            if found is not None:
-                return found
-        if not info.eos_token_ids:
-            raise OptionError("model_args: prefix_token_id: needed, as the server's model has neither BOS nor EOS")
-        return info.eos_token_ids[0]
+        for token_id in (self._options.prefix_token_id, self._info.bos_token_id, self._info.named_bos_token_id,
+                         *self._info.eos_token_ids):
+            if token_id is not None:
+                return token_id
+        raise OptionError("model_args: prefix_token_id: needed, as the server's model has neither BOS nor EOS")
 
     # ---- What lm_eval asks about the model ----
 
@@ -153,11 +146,14 @@ class ChorusLM(TemplateLM):
         encoded = [self._encode_scored(*pair) for pair in pairs]
         shared(question, "continuation", [_moved_spaces(*pair) for pair in pairs])
         # Where a tokenizer lets the context change the continuation's ids, the first wording decides.
-        return self._job([context for context, _ in encoded], encoded[0][1])
+        ids = encoded[0][1]
+        if not ids:
+            first = question.instances[0]
+            raise OptionError(f"{first.task_name}: document {first.doc_id}: the continuation {first.args[1]!r} has no "
+                              "token of its own: nothing to score")
+        return self._job([context for context, _ in encoded], ids)
 
     def _job(self, contexts, continuation):
-        if not continuation:
-            raise OptionError("a continuation has no token of its own: nothing to score")
         if all(context == [self._prefix_token_id] for context in contexts):
             contexts = contexts[:1]  # no context in any wording: there is nothing to fuse
         room = self._limits.max_length + 1 - len(continuation)
@@ -169,40 +165,47 @@ class ChorusLM(TemplateLM):
         pool = concurrent.futures.ThreadPoolExecutor(self._options.concurrency)
         try:
             futures = {pool.submit(self._client.score, request): indexes for request, indexes in calls}
+            failure = None
             for future in concurrent.futures.as_completed(futures):
+                if failure is not None and future.cancelled():
+                    continue
+                if future.exception() is not None:
+                    # What is answered already still counts: it goes into lm_eval's cache.
+                    failure = failure or future.exception()
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    continue
                 for index, score in zip(futures[future], future.result().scores, strict=True):
                     yield index, (score.logprob, score.is_greedy)
+            if failure is not None:
+                raise failure
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _loglikelihood_tokens(self, requests, disable_tqdm=False, **_):
-        """`requests`: ((context, continuation), context's ids, continuation's ids)."""
-        answers = [None] * len(requests)
-        with _bar("loglikelihood", len(requests), disable_tqdm) as bar:
-            for index, score in self._score([self._job([context], ids) for _, context, ids in requests]):
-                answers[index] = score
-                bar.update()
-        return answers
+    def _loglikelihood_tokens(self, requests, **_):
+        """`requests`: (anything, context's ids, continuation's ids)."""
+        scores = self._score([self._job([context], ids) for _, context, ids in requests])
+        return [score for _, score in sorted(scores)]
 
     # ---- loglikelihood_rolling ----
 
     def loglikelihood_rolling(self, requests, disable_tqdm=False):
         """Wordings have no part in it: a document is one text."""
         self._tokens.load(text for request in requests for text in request.args)
-        windows = [(number, window) for number, request in enumerate(requests)
-                   for window in self._windows(request.args[0])]
+        windows = [self._windows(request.args[0]) for request in requests]
         self._tokens.forget()
-        left = collections.Counter(number for number, _ in windows)
-        answers = [0.0] * len(requests)
-        with _bar("loglikelihood_rolling", len(windows), disable_tqdm) as bar:
-            for index, (logprob, _) in self._score([self._job([context], ids) for _, (context, ids) in windows]):
-                number = windows[index][0]
-                answers[number] += logprob
-                left[number] -= 1
-                if not left[number]:
-                    self.cache_hook.add_partial("loglikelihood_rolling", requests[number].args, answers[number])
+        owners = [number for number, own in enumerate(windows) for _ in own]
+        logprobs = [[None] * len(own) for own in windows]
+        firsts = list(itertools.accumulate(map(len, windows), initial=0))
+        jobs = [self._job([context], ids) for own in windows for context, ids in own]
+        with _bar("loglikelihood_rolling", len(jobs), disable_tqdm) as bar:
+            for index, (logprob, _) in self._score(jobs):
+                number = owners[index]
+                logprobs[number][index - firsts[number]] = logprob
+                if None not in logprobs[number]:
+                    # Summed in the windows' order, not in that of the answers: the same bits every time.
+                    self.cache_hook.add_partial("loglikelihood_rolling", requests[number].args, sum(logprobs[number]))
                 bar.update()
-        return answers
+        return [float(sum(own)) for own in logprobs]
 
     def _windows(self, text):
         windows = utils.get_rolling_token_windows(token_list=self.tok_encode(text), prefix_token=self._prefix_token_id,
@@ -214,7 +217,7 @@ class ChorusLM(TemplateLM):
     def generate_until(self, requests, disable_tqdm=False):
         self._tokens.load(request.args[0] for request in requests)
         questions = self._questions("generate_until", requests)
-        generations = [self._generation_of(question) for question in questions.open]
+        generations = self._generations(questions.open)
         pairs = ((str(index), self._request_of(question, generation))
                  for index, (question, generation) in enumerate(zip(questions.open, generations)))
         with _bar("generate_until", len(requests), disable_tqdm) as bar:
@@ -228,20 +231,22 @@ class ChorusLM(TemplateLM):
         self._tokens.forget()
         return questions.answers
 
-    def _generation_of(self, question):
-        kwargs = shared(question, "generation_kwargs", [instance.args[1] for instance in question.instances])
-        generation = make_generation(kwargs, self.max_gen_toks, self._tokens.special_token)
-        if not generation.is_drawn:
-            return generation
-        base = self._options.seed if generation.sampling.seed is None else generation.sampling.seed
-        seed = seed_of(base, [instance.args[0] for instance in question.instances], kwargs, question.repeat)
-        return dataclasses.replace(generation, sampling=dataclasses.replace(generation.sampling, seed=seed))
+    def _generations(self, questions):
+        made, generations = {}, []
+        for question in questions:
+            kwargs = shared(question, "generation_kwargs", [instance.args[1] for instance in question.instances])
+            key = json.dumps(kwargs, sort_keys=True)
+            if key not in made:
+                made[key] = make_generation(kwargs, self.max_gen_toks, self._tokens.special_token)
+            texts = [instance.args[0] for instance in question.instances]
+            generations.append(made[key].seeded(self._options.seed, (*texts, key, question.repeat)))
+        return generations
 
     def _request_of(self, question, generation):
         contexts = [self._encode_context(instance.args[0]) for instance in question.instances]
         num_new = generation.stopping.max_new_tokens
         prompt = self._prompts.make(contexts, self.max_length - num_new, num_new)
-        return chorus.GenerateRequest(prompt=prompt, fusion=self._options.fusion, sampling=generation.sampling,
+        return chorus.GenerateRequest(prompt=prompt, fusion=self._prompts.fusion(prompt), sampling=generation.sampling,
                                       stopping=generation.stopping)
 
 

@@ -149,6 +149,8 @@ def parse_options(model_args) -> Options:
             raise OptionError(f"model_args: {name}: no option of the model chorus; {hint}")
     fusion = {name: _parse(name, _FUSION[name], given[name]) for name in _FUSION if name in given}
     _check_method(fusion)
+    if "weights" in fusion and "paraphrase_tasks" not in given:
+        raise OptionError("model_args: weights: not valid without paraphrase_tasks: there is one wording only")
     own, security = ({name: _parse(name, parser, given[name]) if name in given else default
                       for name, (parser, default) in table.items()} for table in (_OWN, _SECURITY))
     return Options(fusion=chorus.Fusion(**fusion), tls=_tls(security),

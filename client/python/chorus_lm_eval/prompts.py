@@ -51,7 +51,8 @@ class PromptMaker:
     def make(self, contexts, room, num_new) -> chorus.TokenPrompt:
         """`contexts`: ids of each wording, none empty. Each keeps its last `room` tokens at most, fewer
         if the request would be too large with `num_new` tokens behind it."""
-        self._check_weights(len(contexts))
+        if len(contexts) > 1:
+            self._check_weights(len(contexts))
         num_new *= self._num_sequences(len(contexts))
         total = self._limits.max_tokens - num_new - len(self._separator) * (len(contexts) - 1)
         kept = fit(contexts, room, total) if room > 0 else None
@@ -77,15 +78,20 @@ class PromptMaker:
             room = (self._limits.max_tokens - self._rows(prompt)) // self._num_sequences(len(prompt.segments))
             for part in _parts(indexes, sizes, room, self._limits.max_continuations):
                 continuations = [chorus.Continuation(tokens=_segment(jobs[i].continuation)) for i in part]
-                requests.append((chorus.ScoreRequest(prompt=prompt, fusion=self._options.fusion,
+                requests.append((chorus.ScoreRequest(prompt=prompt, fusion=self.fusion(prompt),
                                                      continuations=continuations, prompt_logprobs=False), part))
         return requests
+
+    def fusion(self, prompt):
+        """A single wording has no weight."""
+        fusion = self._options.fusion
+        return fusion if len(prompt.segments) > 1 else dataclasses.replace(fusion, weights=())
 
     def _check_weights(self, num_wordings):
         weights = self._options.fusion.weights
         if weights and len(weights) != num_wordings:
             raise OptionError(f"model_args: weights: {len(weights)} numbers are not valid for {num_wordings} wordings: "
-                              "one for each; paraphrase_tasks says which tasks are wordings")
+                              "one for each")
 
     def _num_sequences(self, num_wordings):
         """How many sequences read what follows the prompt."""
