@@ -39,13 +39,17 @@ LIMIT = 1e-3
 WINDOW = 64  # tokens, for what is awkward about length
 TASKS = {"loglikelihood": "qa_choice_wording-0", "loglikelihood_rolling": "qa_perplexity",
          "generate_until": "qa_answer_wording-0"}
-LONG = "The capital of France is Paris, and the capital of Italy is Rome. " * 9
+# Texts that do not repeat themselves: lm_eval's `hf` takes windows of the same tokens for one request, and
+# scores only one of them right.
+SENTENCES = [f"{record['question']} {record['answers'][0]}." for record in
+             map(json.loads, (ROOT / "tests/data/qa.jsonl").read_text().splitlines()[:40])]
+LONG = " ".join(SENTENCES[:12])
 PAIRS = [("", "Paris is a city."), ("", " Paris"), ("", "<|im_start|>user"), ("The capital of France is ", "Paris"),
          ("The capital of France is   ", "Paris"), ("The capital of France is", "Paris"), ("One\n", "\nTwo"),
          ("One\n\n", "Two"), ("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n", "Hello<|im_end|>"),
          ("Größe: 5 µm, 東", "京は大きい 🦊"), ("1234", "5678"), (LONG, "The capital of Spain is Madrid."),
          (LONG + " ", "Madrid"), ("Hi", " " + LONG[:200].strip())]
-TEXTS = ["One sentence.", LONG, LONG * 3, " leading and trailing ", "<|im_end|>", "日本語の文章です。"]
+TEXTS = ["One sentence.", LONG, " ".join(SENTENCES), " leading and trailing ", "<|im_end|>", "日本語の文章です。"]
 
 
 def start_server(binaries, model, folder):
