@@ -61,14 +61,19 @@ std::vector<Scored> ScoredOf(const std::string& model, std::string* directory) {
   return all;
 }
 
-void ExpectNear(const Json& want, const ContinuationScore& got) {
+void ExpectLogprobsNear(const Json& want, const ContinuationScore& got) {
   const auto num_tokens = want["token_ids"].size();
   ASSERT_THAT(got.token_logprobs, SizeIs(num_tokens));
   for (size_t k = 0; k < num_tokens; ++k) {
     EXPECT_NEAR(got.token_logprobs[k], want["token_logprobs"][k].get<double>(), kLogprobTolerance);
   }
-  const double tolerance = static_cast<double>(num_tokens) * kLogprobTolerance;
-  EXPECT_NEAR(got.logprob, want["logprob"].get<double>(), tolerance);
+  EXPECT_NEAR(got.logprob, want["logprob"].get<double>(),
+              static_cast<double>(num_tokens) * kLogprobTolerance);
+}
+
+void ExpectNear(const Json& want, const ContinuationScore& got) {
+  ExpectLogprobsNear(want, got);
+  const double tolerance = static_cast<double>(got.token_logprobs.size()) * kLogprobTolerance;
   ASSERT_THAT(got.prompt_logprobs, SizeIs(want["prompt_logprobs"].size()));
   for (size_t i = 0; i < got.prompt_logprobs.size(); ++i) {
     EXPECT_NEAR(got.prompt_logprobs[i], want["prompt_logprobs"][i].get<double>(), tolerance);
@@ -168,6 +173,36 @@ TEST_P(ScoresTest, AGreedyAnswerHasTheLogprobsOfGenerateBitForBit) {
       EXPECT_TRUE(scored->finish.scores[0].is_greedy);
     }
   }
+}
+
+// The default model and real questions, from the scores that the cases of its file have.
+TEST(ScoresOfSmolLm2Test, AttentionAndLogitMethodsScoreAsTransformers) {
+  const GoldenFile file = LoadGoldenFile(PathOf("smollm2_few_shot"));
+  const Json cases = Json::parse(std::ifstream(PathOf("smollm2_few_shot")))["cases"];
+  const LoadedModel model = LoadModel(file.model_directory, ModelDtype::kFloat32);
+  EngineRun engine(model);
+  int num_scored = 0;
+  for (size_t i = 0; i < file.cases.size(); ++i) {
+    const Json want = cases[i]["expected"].value("scores", Json::array());
+    if (want.empty()) continue;
+    SCOPED_TRACE(file.cases[i].name);
+    Request request = file.cases[i].request;
+    ScoreParams& score = request.score.emplace();
+    score.prompt_logprobs = false;  // the file has none
+    for (const Json& one : want) {
+      score.continuations.push_back(one["token_ids"].get<std::vector<int32_t>>());
+    }
+    const auto sink = engine.Submit(request);
+    ASSERT_NE(sink, nullptr);
+    sink->Wait();
+    ASSERT_THAT(sink->finish.scores, SizeIs(want.size())) << sink->status;
+    for (size_t k = 0; k < want.size(); ++k) {
+      ExpectLogprobsNear(want[k], sink->finish.scores[k]);
+      EXPECT_EQ(sink->finish.scores[k].is_greedy, want[k]["is_greedy"].get<bool>());
+      ++num_scored;
+    }
+  }
+  EXPECT_GT(num_scored, 8);
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, ScoresTest, ::testing::ValuesIn(kModels),
