@@ -11,7 +11,7 @@ server. Everything that lm_eval takes may follow; `chorus-lm-eval run --help` li
 
   chorus-lm-eval --model chorus --model_args target=127.0.0.1:50051 --tasks hellaswag
   chorus-lm-eval --model chorus --model_args method=attention,paraphrase_tasks=_prompt-[0-9]+ \\
-      --tasks evalita-mp_te_prompt-1,evalita-mp_te_prompt-2,evalita-mp_te_prompt-3
+      --tasks evalita-mp_te_prompt-1,evalita-mp_te_prompt-2
 
 model_args, NAME=VALUE with commas between them; \\n and \\t are what they are in C:
   target=HOST:PORT        the server; default 127.0.0.1:50051
@@ -37,7 +37,7 @@ model_args, NAME=VALUE with commas between them; \\n and \\t are what they are i
   tls=true, tls_roots=PEM, tls_key=PEM, tls_chain=PEM, token_file=FILE
 
 --batch_size and --device mean nothing here. With --use_cache FILE a run that was stopped goes on where
-it was. Exit codes: 0 done, 1 it failed, 2 an option is not valid.
+it was; lm_eval knows an answer by its request's text alone, so another method needs another FILE. Exit codes: 0 done, 1 it failed, 2 an option is not valid.
 """
 
 
