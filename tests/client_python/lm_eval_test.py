@@ -9,6 +9,7 @@ import os
 import pathlib
 import sqlite3
 import tempfile
+import time
 import types
 import unittest
 
@@ -66,6 +67,7 @@ class Service(FakeService):
         failure = self.take(request, context)
         if failure is not None:
             fail(context, failure)
+        time.sleep(self.delay)
         right = self.right.get(self.question_of(request.prompt.tokens))
         response = pb.ScoreResponse()
         for item in request.continuations:
@@ -159,7 +161,7 @@ class EvaluateTest(unittest.TestCase):
     def test_a_stopped_run_goes_on_where_it_was(self):
         for task, arguments, total in ((CHOICES[0], "concurrency=1", 18), ("qa_choice", f"{WORDINGS},concurrency=1", 18),
                                        ("qa_answer_wording-0", "concurrency=1", 9)):
-            with self.subTest(task), serve(service := Service(broken_after=7)) as target:
+            with self.subTest(task), serve(service := Service(broken_after=7, delay=0.02)) as target:
                 cache = str(self.folder / task)
                 with self.assertRaisesRegex(chorus.Internal, "broken by plan"):
                     evaluate(target, [task], arguments, limit=9, use_cache=cache)

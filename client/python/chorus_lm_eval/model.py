@@ -161,23 +161,26 @@ class ChorusLM(TemplateLM):
 
     def _score(self, jobs):
         """Yields (index of the job, (log-likelihood, is it greedy)) as they come."""
-        calls = self._prompts.score_requests(jobs)
+        calls, running = iter(self._prompts.score_requests(jobs)), {}
+        most = 2 * self._options.concurrency  # the next ones wait in the pool
         pool = concurrent.futures.ThreadPoolExecutor(self._options.concurrency)
         try:
-            futures = {pool.submit(self._client.score, request): indexes for request, indexes in calls}
-            failure = None
-            for future in concurrent.futures.as_completed(futures):
-                if failure is not None and future.cancelled():
-                    continue
-                if future.exception() is not None:
+            while True:
+                for request, indexes in itertools.islice(calls, most - len(running)):
+                    running[pool.submit(self._client.score, request)] = indexes
+                if not running:
+                    return
+                done, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
+                failure = next((future.exception() for future in done if future.exception() is not None), None)
+                if failure is not None:
                     # What is answered already still counts: it goes into lm_eval's cache.
-                    failure = failure or future.exception()
-                    pool.shutdown(wait=False, cancel_futures=True)
-                    continue
-                for index, score in zip(futures[future], future.result().scores, strict=True):
-                    yield index, (score.logprob, score.is_greedy)
-            if failure is not None:
-                raise failure
+                    pool.shutdown(cancel_futures=True)
+                    done = [future for future in running if not future.cancelled() and future.exception() is None]
+                for future in done:
+                    for index, score in zip(running.pop(future), future.result().scores, strict=True):
+                        yield index, (score.logprob, score.is_greedy)
+                if failure is not None:
+                    raise failure
         finally:
             pool.shutdown(cancel_futures=True)
 
