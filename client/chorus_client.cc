@@ -142,11 +142,9 @@ struct ChorusClient::Connection {
 
   // One unary call, for example Call(&Stub::Tokenize, request). `cancellation` may be null.
   template <typename Request, typename Response>
-  absl::StatusOr<Response> Call(grpc::Status (v1::Inference::Stub::*method)(grpc::ClientContext*,
-                                                                            const Request&,
-                                                                            Response*),
-                                const Request& request,
-                                Cancellation* cancellation = nullptr) const {
+  absl::StatusOr<Response> Call(
+      grpc::Status (v1::Inference::Stub::*method)(grpc::ClientContext*, const Request&, Response*),
+      const Request& request, Cancellation* cancellation = nullptr) const {
     const auto context = std::make_shared<grpc::ClientContext>();
     Prepare(*context);
     if (cancellation != nullptr) cancellation->Attach(context);

@@ -6,7 +6,8 @@ namespace chorus {
 namespace {
 
 constexpr const char* kIntro =
-    "Says how likely each of several continuations is as the answer to a question in several wordings.";
+    "Says how likely each of several continuations is as the answer to a question in several "
+    "wordings.";
 
 constexpr const char* kEpilogue =
     R"(A continuation is appended as it is to the encoded prompt: mind its leading space where the prompt

@@ -35,10 +35,9 @@ std::string ScoreReport(const v1::ScoreResponse& response, const std::vector<std
   for (int i = 0; i < response.scores_size(); ++i) {
     const v1::ContinuationScore& score = response.scores(i);
     const int num_tokens = score.token_ids_size();
-    std::vector<std::string> cells = {Quoted(texts[i]), absl::StrCat(num_tokens),
-                                      Number(score.logprob()),
-                                      Number(score.logprob() / std::max(num_tokens, 1)),
-                                      score.is_greedy() ? "yes" : "no"};
+    std::vector<std::string> cells = {
+        Quoted(texts[i]), absl::StrCat(num_tokens), Number(score.logprob()),
+        Number(score.logprob() / std::max(num_tokens, 1)), score.is_greedy() ? "yes" : "no"};
     for (int p = 0; p < std::min(num_columns, score.prompt_logprobs_size()); ++p) {
       cells.push_back(Number(score.prompt_logprobs(p)));
     }

@@ -56,9 +56,9 @@ class ScoreCommandTest : public ::testing::Test {
 };
 
 TEST_F(ScoreCommandTest, AsksAsItsFlagsSay) {
-  const Outcome outcome = RunScore({"--continuation=a\\b", "--method=logit_mean", "--weights=1,2",
-                                    "--preset=prototype", "--priority=7", "--request_id=me",
-                                    "--no_prompt_logprobs"});
+  const Outcome outcome =
+      RunScore({"--continuation=a\\b", "--method=logit_mean", "--weights=1,2", "--preset=prototype",
+                "--priority=7", "--request_id=me", "--no_prompt_logprobs"});
   // The service scores two continuations and not three.
   EXPECT_EQ(outcome.code, 1);
   EXPECT_THAT(outcome.err, HasSubstr("not one score for each continuation"));
@@ -110,26 +110,25 @@ TEST_F(ScoreCommandTest, JsonHoldsEverything) {
   EXPECT_EQ(outcome.code, 0) << outcome.err;
   const nlohmann::json json = nlohmann::json::parse(outcome.out);
   EXPECT_EQ(json["method"], "attention");
-  EXPECT_EQ(json["scores"][0],
-            nlohmann::json({{"text", " AB"},
-                            {"token_ids", {65, 66}},
-                            {"logprob", -0.75},
-                            {"mean_logprob", -0.375},
-                            {"is_greedy", true},
-                            {"token_logprobs", {-0.5, -0.25}},
-                            {"prompt_logprobs", {-1.0, -0.5}},
-                            {"greedy_token_ids", {65, 66}},
-                            {"token_texts", nullptr}}));
+  EXPECT_EQ(json["scores"][0], nlohmann::json({{"text", " AB"},
+                                               {"token_ids", {65, 66}},
+                                               {"logprob", -0.75},
+                                               {"mean_logprob", -0.375},
+                                               {"is_greedy", true},
+                                               {"token_logprobs", {-0.5, -0.25}},
+                                               {"prompt_logprobs", {-1.0, -0.5}},
+                                               {"greedy_token_ids", {65, 66}},
+                                               {"token_texts", nullptr}}));
   EXPECT_EQ(json["scores"][1]["text"], "C");
-  EXPECT_EQ(json["usage"], nlohmann::json({{"prompt_tokens", 6},
-                                           {"cached_tokens", 0},
-                                           {"scored_tokens", 3},
-                                           {"model_steps", 1}}));
+  EXPECT_EQ(
+      json["usage"],
+      nlohmann::json(
+          {{"prompt_tokens", 6}, {"cached_tokens", 0}, {"scored_tokens", 3}, {"model_steps", 1}}));
   EXPECT_EQ(json["timing"]["total_seconds"], 1.5);
   EXPECT_EQ(json["prompt_info"]["request_id"], "r1");
-  EXPECT_EQ(nlohmann::json::parse(RunScore({"--json", "--per_token"}).out)["scores"][0]
-                                                                          ["token_texts"],
-            nlohmann::json({"A", "B"}));
+  EXPECT_EQ(
+      nlohmann::json::parse(RunScore({"--json", "--per_token"}).out)["scores"][0]["token_texts"],
+      nlohmann::json({"A", "B"}));
 }
 
 // A token that a model can never say.

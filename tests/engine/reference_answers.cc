@@ -237,8 +237,8 @@ struct Reference {
   static double MeanProbability(const std::vector<ContinuationScore>& alone, size_t count) {
     double sum = 0.0;
     for (const ContinuationScore& score : alone) {
-      sum += std::exp(std::accumulate(score.token_logprobs.begin(),
-                                      score.token_logprobs.begin() + count, 0.0));
+      sum += std::exp(
+          std::accumulate(score.token_logprobs.begin(), score.token_logprobs.begin() + count, 0.0));
     }
     return sum / static_cast<double>(alone.size());
   }
@@ -255,8 +255,8 @@ struct Reference {
       size_t num_greedy = 0;
       for (const ContinuationScore& one : alone) num_greedy += one.is_greedy;
       for (size_t k = 0; k < tokens.size(); ++k) {
-        score.token_logprobs.push_back(static_cast<float>(
-            std::log(MeanProbability(alone, k + 1)) - std::log(MeanProbability(alone, k))));
+        score.token_logprobs.push_back(static_cast<float>(std::log(MeanProbability(alone, k + 1)) -
+                                                          std::log(MeanProbability(alone, k))));
       }
       score.logprob = std::log(MeanProbability(alone, tokens.size()));
       score.is_greedy = request.fusion.method == FusionMethod::kVote
@@ -281,8 +281,8 @@ std::vector<std::vector<int32_t>> ReferenceAnswers(const Request& request,
   std::vector<std::vector<int32_t>> answers;
   for (size_t i = 0; i < request.prompts.size(); ++i) {
     const auto index = static_cast<int32_t>(i);
-    answers.push_back(reference.Generate(
-        reference.PromptPath(index), PromptSeed(request.sampling.seed, index), eos_token_ids));
+    answers.push_back(reference.Generate(reference.PromptPath(index),
+                                         PromptSeed(request.sampling.seed, index), eos_token_ids));
   }
   return answers;
 }

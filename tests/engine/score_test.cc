@@ -24,10 +24,10 @@ using ::testing::SizeIs;
 
 constexpr int32_t kVocabSize = 300;  // FakeModelOptions' own
 
-constexpr FusionMethod kAllMethods[] = {
-    FusionMethod::kAttention, FusionMethod::kLogitMean, FusionMethod::kProbMean,
-    FusionMethod::kProbMax,   FusionMethod::kLogitMax,  FusionMethod::kPerPrompt,
-    FusionMethod::kVote};
+constexpr FusionMethod kAllMethods[] = {FusionMethod::kAttention, FusionMethod::kLogitMean,
+                                        FusionMethod::kProbMean,  FusionMethod::kProbMax,
+                                        FusionMethod::kLogitMax,  FusionMethod::kPerPrompt,
+                                        FusionMethod::kVote};
 
 Request ScoreRequest(FusionMethod method, std::vector<std::vector<int32_t>> continuations) {
   Request request = SimpleRequest(method, 1);
@@ -48,8 +48,8 @@ TEST(ScoreTest, EveryMethodScoresAsTheReference) {
   TestEngine test;
   for (int round = 0; round < 200; ++round) {
     Request request = RandomScoreRequest(random);
-    SCOPED_TRACE(testing::Message() << "round " << round << ", method "
-                                    << static_cast<int>(request.fusion.method));
+    SCOPED_TRACE(testing::Message()
+                 << "round " << round << ", method " << static_cast<int>(request.fusion.method));
     const auto sink = test.Run(request);
     ASSERT_TRUE(sink->status().ok()) << sink->status();
     ExpectReferenceScores(request, kVocabSize, sink->summary().scores);
@@ -91,8 +91,8 @@ TEST(ScoreTest, AGreedyAnswerHasTheLogprobsOfGenerateBitForBit) {
 TEST(ScoreTest, ShortContinuationsCostOneStepWithTheirPrompt) {
   for (const FusionMethod method : kAllMethods) {
     TestEngine test;
-    const auto sink = test.Run(
-        ScoreRequest(method, {{30, 31, 32}, {40, 41}, {50, 51, 52, 53}, {60}}));
+    const auto sink =
+        test.Run(ScoreRequest(method, {{30, 31, 32}, {40, 41}, {50, 51, 52, 53}, {60}}));
     ASSERT_TRUE(sink->status().ok()) << sink->status();
     EXPECT_EQ(sink->summary().model_steps, 1) << static_cast<int>(method);
     EXPECT_EQ(sink->summary().scored_tokens, 10);
@@ -306,13 +306,18 @@ struct Refusal {
 
 TEST(ScoreTest, RefusalsNameTheContinuationTheValueAndTheLimit) {
   const Refusal refusals[] = {
-      {"none", "continuations", "0 continuations", [](Request* r) { r->score->continuations = {}; }},
+      {"none", "continuations", "0 continuations",
+       [](Request* r) { r->score->continuations = {}; }},
       {"too many", "continuations", "1 to 256",
        [](Request* r) { r->score->continuations.assign(257, {5}); }},
       {"empty", "continuations[1]", "0 tokens",
-       [](Request* r) { r->score->continuations = {{5}, {}}; }},
+       [](Request* r) {
+         r->score->continuations = {{5}, {}};
+       }},
       {"unknown id", "continuations[0].tokens.token_ids[1]", "[0, 300)",
-       [](Request* r) { r->score->continuations = {{5, 300}}; }},
+       [](Request* r) {
+         r->score->continuations = {{5, 300}};
+       }},
       {"longer than the context", "continuations[1]", "context of 4096",
        [](Request* r) {
          r->score->continuations = {{5}, std::vector<int32_t>(4090, 5)};
