@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what Chorus needs on Debian 12 or Ubuntu 24.04: system packages, a Python environment in
-# .venv with the pinned LibTorch and the Python client, Prometheus in .tools for the tests of its
-# rules, and the default model under models/.
+# .venv with the pinned LibTorch and the Python client, another in .venv-lm-eval with
+# lm-evaluation-harness, Prometheus in .tools for the tests of its rules, and the default model
+# under models/.
 # Idempotent: about a second when everything is there. Nothing outside the repository changes but
 # system packages.
 set -euo pipefail
@@ -58,6 +59,18 @@ install_python_client() {
   printf '%s' "${want}" >"${stamp}"
 }
 
+# lm-evaluation-harness with the model chorus: .venv-lm-eval/bin/chorus-lm-eval.
+install_lm_eval() {
+  local stamp=.venv-lm-eval/chorus-requirements.sha256 want
+  want="$(cat scripts/requirements-lm-eval.txt client/python/{requirements-build.txt,pyproject.toml,setup.py,generate_stubs.py} | sha256sum)"
+  [[ -f "${stamp}" && "$(cat "${stamp}")" == "${want}" ]] && return
+  say "making the Python environment .venv-lm-eval (lm-evaluation-harness, 0.8 GB on disk)"
+  [[ -x .venv-lm-eval/bin/python ]] || python3 -m venv .venv-lm-eval
+  .venv-lm-eval/bin/python -m pip install --disable-pip-version-check -q -r scripts/requirements-lm-eval.txt
+  .venv-lm-eval/bin/python -m pip install --disable-pip-version-check -q --no-build-isolation --no-deps -e client/python
+  printf '%s' "${want}" >"${stamp}"
+}
+
 make_default_model() {
   [[ -f models/smollm2-135m-instruct/model.safetensors ]] && return
   say "making the default model models/smollm2-135m-instruct"
@@ -68,4 +81,5 @@ install_packages
 unpack_prometheus
 install_python_packages
 install_python_client
+install_lm_eval
 make_default_model

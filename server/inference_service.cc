@@ -235,6 +235,9 @@ grpc::ServerUnaryReactor* InferenceService::GetModelInfo(grpc::CallbackServerCon
     response->set_template_(static_cast<v1::Template>(text.family));
     response->set_default_system(text.default_system);
     if (text.bos_token_id.has_value()) response->set_bos_token_id(*text.bos_token_id);
+    if (text.named_bos_token_id.has_value()) {
+      response->set_named_bos_token_id(*text.named_bos_token_id);
+    }
     response->mutable_eos_token_ids()->Add(text.eos_token_ids.begin(), text.eos_token_ids.end());
     response->set_max_request_tokens(dependencies_.engine->options().max_request_tokens);
     response->set_max_prompts(kMaxPrompts);

@@ -282,10 +282,10 @@ absl::Status RequestParser::ParseContinuations(const v1::ScoreRequest& proto,
 absl::Status RequestParser::CheckTextBytes(const std::string& field, int64_t bytes) const {
   const int64_t limit = limits_.max_request_tokens * kMaxTextBytesPerToken;
   if (bytes <= limit) return absl::OkStatus();
-  return FieldError(field, absl::StrCat(bytes, " bytes"),
-                    absl::StrCat("must have at most ", limit, " bytes of text in all (",
-                                 kMaxTextBytesPerToken, " for each of the ",
-                                 limits_.max_request_tokens, " tokens of a request)"));
+  return FieldError(
+      field, absl::StrCat(bytes, " bytes"),
+      absl::StrCat("must have at most ", limit, " bytes of text in all (", kMaxTextBytesPerToken,
+                   " for each of the ", limits_.max_request_tokens, " tokens of a request)"));
 }
 
 absl::Status RequestParser::ParsePrompt(const v1::Prompt& prompt, Request* request) const {

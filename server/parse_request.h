@@ -27,9 +27,10 @@ struct RequestDefaults {
   uint64_t seed = 0;
 };
 
-// chorus.v1.GenerateRequest or ScoreRequest -> Request: template, BOS, tokenising, defaults, and every check that
-// needs the caller's words. Ranges that the engine owns (sampling, stopping, fusion weights,
-// context) are checked by Engine::Submit, with field paths of the same form. Pure; thread-safe.
+// chorus.v1.GenerateRequest or ScoreRequest -> Request: template, BOS, tokenising, defaults, and
+// every check that needs the caller's words. Ranges that the engine owns (sampling, stopping,
+// fusion weights, context) are checked by Engine::Submit, with field paths of the same form. Pure;
+// thread-safe.
 class RequestParser {
  public:
   // `tokenizer` must outlive the parser.

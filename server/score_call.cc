@@ -14,8 +14,7 @@ void FillScore(const ContinuationScore& score, const std::vector<int32_t>& token
   proto->set_logprob(score.logprob);
   proto->set_is_greedy(score.is_greedy);
   proto->mutable_token_logprobs()->Add(score.token_logprobs.begin(), score.token_logprobs.end());
-  proto->mutable_prompt_logprobs()->Add(score.prompt_logprobs.begin(),
-                                        score.prompt_logprobs.end());
+  proto->mutable_prompt_logprobs()->Add(score.prompt_logprobs.begin(), score.prompt_logprobs.end());
   proto->mutable_token_ids()->Add(token_ids.begin(), token_ids.end());
   proto->mutable_greedy_token_ids()->Add(score.greedy_token_ids.begin(),
                                          score.greedy_token_ids.end());

@@ -40,7 +40,8 @@ class ScoreCall final : public grpc::ServerUnaryReactor,
   };
   static std::shared_ptr<ScoreCall> Create(Options options);
 
-  // Hands the request to the engine, or ends the call with the engine's refusal. REQUIRES: it scores.
+  // Hands the request to the engine, or ends the call with the engine's refusal. REQUIRES: it
+  // scores.
   void Submit(Engine* engine, Request request);
   void Reject(const absl::Status& status);
 

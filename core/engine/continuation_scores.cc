@@ -45,7 +45,8 @@ ContinuationScore MixedScore(const Request& request,
                              absl::Span<const Generation* const> generations,
                              int32_t continuation) {
   ContinuationScore score;
-  std::vector<double> so_far(generations.size(), 0.0);  // what each prompt gives to the tokens before
+  // What each prompt gives to the tokens so far.
+  std::vector<double> so_far(generations.size(), 0.0);
   const size_t num_tokens = request.score->continuations[continuation].size();
   for (size_t k = 0; k < num_tokens; ++k) {
     for (size_t i = 0; i < generations.size(); ++i) {

@@ -34,7 +34,8 @@ struct EndTokens {
 
 // One answer in the making: how many of its rows have run, the tokens so far, their text, and
 // whether it has ended. Or, of a request that scores, the continuations of one: then there is no
-// answer, and `scoring()` holds what becomes of them. Owned by its RunningRequest; worker thread only.
+// answer, and `scoring()` holds what becomes of them. Owned by its RunningRequest; worker thread
+// only.
 class Generation {
  public:
   // All must outlive the generation.

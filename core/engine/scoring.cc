@@ -9,7 +9,9 @@ namespace chorus {
 
 Scoring::Scoring(const ScoreParams* params, const GenerationPlan* plan)
     : params_(*params), plan_(*plan), branches_(params_.continuations.size()) {
-  for (Branch& branch : branches_) branch.scores.row_logprobs.resize(plan_.first_compared_rows.size());
+  for (Branch& branch : branches_) {
+    branch.scores.row_logprobs.resize(plan_.first_compared_rows.size());
+  }
 }
 
 TokenRange Scoring::RowsLeft(int32_t continuation) const {

@@ -16,9 +16,9 @@ namespace chorus {
 // The continuations of one generation, in place of its answer. Each is read behind the prompt by
 // itself: a branch of every one of the generation's sequences, which shares the prompt's slots and
 // has slots of its own for its tokens. A token is scored from the row before it: the first ones of
-// all continuations in one choice from the prompt's last rows, the others in one choice each. So the
-// last token is not read. Rows may be read in pieces of any size, side by side with those of other
-// continuations; a row sees its own branch only, so neither changes a score by a bit.
+// all continuations in one choice from the prompt's last rows, the others in one choice each. So
+// the last token is not read. Rows may be read in pieces of any size, side by side with those of
+// other continuations; a row sees its own branch only, so neither changes a score by a bit.
 //
 // Owned by its Generation; worker thread only.
 class Scoring {
@@ -42,14 +42,15 @@ class Scoring {
 
   // False until the prompt's last rows have scored the first tokens.
   bool has_first() const { return has_first_; }
-  // Of a continuation's tokens, those whose rows are still to run, before or after the first choice.
+  // Of a continuation's tokens, those whose rows are still to run, before or after the first
+  // choice.
   TokenRange RowsLeft(int32_t continuation) const;
   bool finished() const;
   // Tokens scored so far.
   int32_t num_scored() const;
 
-  // Slots of the tokens that are read, in the branch of the plan's sequence_indexes[i]; while it has
-  // KV space.
+  // Slots of the tokens that are read, in the branch of the plan's sequence_indexes[i]; while it
+  // has KV space.
   absl::Span<const int32_t> slots(int32_t continuation, size_t i) const;
   int64_t NeedOfSlots() const;
   // Slots for all that are not finished. False, and nothing taken, if there is no room.

@@ -71,6 +71,11 @@ absl::StatusOr<std::optional<int32_t>> ReadBos(const JsonNode& config, const Tok
   return id;
 }
 
+std::optional<int32_t> FindNamedBos(const JsonNode& config, const Tokenizer& tokenizer) {
+  const absl::StatusOr<std::string> token = ReadTokenText(config.Member("bos_token"));
+  return token.ok() ? tokenizer.TokenToId(*token) : std::nullopt;
+}
+
 // An id or a list of ids; appended without repetitions.
 absl::Status ReadIds(const JsonNode& node, std::vector<int32_t>* ids) {
   const size_t count = node.IsArray() ? node.Size() : node.IsNull() ? 0 : 1;
@@ -179,6 +184,8 @@ absl::StatusOr<TextConfig> LoadTextConfig(const std::string& model_directory,
   TextConfig result;
   CHORUS_RETURN_IF_ERROR(ReadFamily(model_directory, config, &result));
   CHORUS_ASSIGN_OR_RETURN(result.bos_token_id, ReadBos(config, tokenizer));
+  result.named_bos_token_id = result.bos_token_id.has_value() ? result.bos_token_id
+                                                              : FindNamedBos(config, tokenizer);
   CHORUS_RETURN_IF_ERROR(ReadEos(model_directory, config, tokenizer, &result));
   return result;
 }

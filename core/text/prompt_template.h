@@ -27,6 +27,9 @@ struct TextConfig {
   // Set only if the tokenizer's configuration asks for a BOS before every text: the post_processor
   // of tokenizer.json puts one there, or add_bos_token is true. add_bos_token false overrules both.
   std::optional<int32_t> bos_token_id;
+  // The tokenizer's BOS, whether or not it is put before every text: what a text that has nothing
+  // before it is scored behind. Absent if the files name none, or one beyond the vocabulary.
+  std::optional<int32_t> named_bos_token_id;
   // From generation_config.json, else config.json, else tokenizer_config.json's eos_token; in the
   // file's order, without repetitions. Empty if none of them says.
   std::vector<int32_t> eos_token_ids;

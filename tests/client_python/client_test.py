@@ -124,6 +124,31 @@ class ClientTest(unittest.TestCase):
         with self.assertRaises(chorus.Unavailable):
             self.kind("127.0.0.1:1", retry=chorus.RetryPolicy(max_attempts=1)).call("model_info")
 
+    def test_score_takes_texts_and_token_ids(self):
+        service = FakeService(failures=[busy()])
+        with serve(service) as target:
+            response = self.kind(target).call("score", "q", [" big", [32, 99]], ["p"], method="logit_mean",
+                                              prompt_logprobs=True, request_id="mine")
+        self.assertEqual(2, len(service.requests), "a full queue is asked again")
+        sent = service.requests[1]
+        self.assertEqual(pb.FUSION_METHOD_LOGIT_MEAN, sent.fusion.method)
+        self.assertEqual(["text", "tokens"], [item.WhichOneof("form") for item in sent.continuations])
+        text, ids = response.scores
+        self.assertEqual((-4.0, True, (-4.0, -8.0)), (text.logprob, text.is_greedy, text.prompt_logprobs))
+        self.assertEqual(((32, 99), (-1.0, -1.0)), (ids.token_ids, ids.token_logprobs))
+        self.assertEqual((6, "mine"), (response.usage.scored_tokens, response.prompt_info.request_id))
+
+    def test_score_takes_a_whole_request(self):
+        request = chorus.ScoreRequest(prompt=chorus.TokenPrompt(segments=[chorus.TokenSegment(token_ids=[1])]),
+                                      continuations=[chorus.Continuation(text="a")], prompt_logprobs=False)
+        service = FakeService()
+        with serve(service) as target:
+            response = self.kind(target).call("score", request)
+            with self.assertRaisesRegex(TypeError, "nothing else beside it"):
+                self.kind(target).call("score", request, ["a"])
+        self.assertEqual((False, ()), (response.scores[0].is_greedy, response.scores[0].prompt_logprobs))
+        self.assertTrue(service.requests[0].HasField("prompt_logprobs"))
+
     def test_explain_tokenize_and_model_info_pass_through(self):
         request = chorus.ExplainRequest(request=question("q"), layers=[1, 2], steps=[0])
         with serve(FakeService()) as target:
@@ -250,6 +275,21 @@ class ConvertTest(unittest.TestCase):
             self.assertEqual(convert.to_message(getattr(text, name)), convert.to_message(back))
         tokens = t.GenerateRequest(prompt=t.TokenPrompt(segments=[t.TokenSegment(token_ids=[1, 2])]))
         self.assertEqual([1, 2], convert.to_message(tokens).prompt.tokens.segments[0].token_ids)
+
+    def test_an_empty_continuation_is_sent_as_it_is(self):
+        message = convert.to_message(chorus.make_score_request("q", ["", []]))
+        self.assertEqual(["text", "tokens"], [item.WhichOneof("form") for item in message.continuations])
+        self.assertFalse(message.HasField("prompt_logprobs"))
+
+    def test_wrong_continuations_are_named(self):
+        for continuations, words in ((" Paris", "continuations: a sequence"),
+                                     ([" Paris", ["x"]], "continuations[1].tokens.token_ids: ['x']"),
+                                     ([chorus.Continuation()], "continuations[0]: Continuation(text=None")):
+            with self.assertRaises((TypeError, ValueError)) as caught:
+                convert.to_message(chorus.make_score_request("q", continuations))
+            self.assertIn(words, str(caught.exception))
+        with self.assertRaisesRegex(TypeError, "temperature: no option of a request"):
+            chorus.make_score_request("q", ["a"], temperature=0.5)
 
     def test_wrong_values_are_named(self):
         for options, words in (({"method": "mean"}, "fusion.method: 'mean' is not valid: one of attention"),

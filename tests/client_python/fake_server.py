@@ -115,6 +115,22 @@ class FakeService(services.InferenceServicer):
         for event in self.events(item.request, item.request_id):
             yield pb.GenerateManyResponse(request_id=item.request_id, response=event)
 
+    def Score(self, request, context):
+        """Each token is one character or id, with log-probability -1 under prompt 0, -2 under prompt 1, ..."""
+        failure = self.take(request, context)
+        if failure is not None:
+            fail(context, failure)
+        time.sleep(self.delay)
+        response = pb.ScoreResponse(prompt_info=pb.PromptInfo(request_id=request.request_id, prompt_tokens=7))
+        for item in request.continuations:
+            ids = list(item.tokens.token_ids) or [ord(c) for c in item.text]
+            prompt_logprobs = [-len(ids) * (index + 1.0) for index in range(len(prompts_of(request)))]
+            response.scores.add(logprob=-len(ids), is_greedy=ids[0] == ord(" "), token_logprobs=[-1.0] * len(ids),
+                                token_ids=ids, greedy_token_ids=[ord(" ")] * len(ids),
+                                prompt_logprobs=prompt_logprobs if request.prompt_logprobs else [])
+        response.usage.scored_tokens = sum(len(score.token_ids) for score in response.scores)
+        return response
+
     def Explain(self, request, context):
         return pb.ExplainResponse(
             layout=pb.FusedLayout(tokens=["a", "b"], segments=[pb.TokenRange(begin=0, end=2)], length=2),
@@ -133,7 +149,8 @@ class FakeService(services.InferenceServicer):
         if failure is not None:
             fail(context, failure)
         return pb.GetModelInfoResponse(name=self.model_name, dtype="float32", vocab_size=256,
-                                       template=pb.TEMPLATE_CHATML, eos_token_ids=[2])
+                                       template=pb.TEMPLATE_CHATML, eos_token_ids=[2],
+                                       context_length=2048, max_request_tokens=4096, max_continuations=4)
 
 
 def fail(context, status):

@@ -111,10 +111,10 @@ TEST(BreakingChangesTest, EnumValuesRpcsMessagesAndPackageCount) {
   }
   auto* const methods = now.mutable_service(0)->mutable_method();
   ASSERT_EQ(methods->Get(0).name(), "Generate");
-  ASSERT_EQ(methods->Get(3).name(), "Tokenize");
+  ASSERT_EQ(methods->Get(4).name(), "Tokenize");
   methods->Mutable(0)->set_server_streaming(false);
-  methods->Mutable(3)->set_output_type(".chorus.v1.Usage");
-  methods->DeleteSubrange(4, 1);
+  methods->Mutable(4)->set_output_type(".chorus.v1.Usage");
+  methods->DeleteSubrange(5, 1);
   Message(&now, "Timing")->set_name("Times");
   EXPECT_THAT(
       BreakingChanges(Current(), now),

@@ -161,7 +161,10 @@ TEST(ScoreCallTest, BadRequestsNameFieldValueAndLimit) {
       {"continuations[2]", "nothing", [](R r) { r->add_continuations(); }},
       {"continuations[2]", "0 tokens", [](R r) { r->add_continuations()->set_text(""); }},
       {"continuations[2]", "0 tokens", [](R r) { AddIds(r, {}); }},
-      {"continuations[2].tokens.token_ids[1]", "[0, 300)", [](R r) { AddIds(r, {5, 300}); }},
+      {"continuations[2].tokens.token_ids[1]", "[0, 300)",
+       [](R r) {
+         AddIds(r, {5, 300});
+       }},
       {"continuations[2].tokens.token_ids[0]", "-1", [](R r) { AddIds(r, {-1}); }},
       {"continuations[2]", "must be within the model's context of 4096",
        [](R r) { AddIds(r, std::vector<int32_t>(4090, 5)); }},

@@ -103,6 +103,7 @@ TEST_F(PromptTemplateTest, BosComesFromThePostProcessorUnlessOverruled) {
   EXPECT_EQ(LoadFor("llama2_like")->bos_token_id, std::nullopt);
   Write("tokenizer_config.json", R"({"bos_token": "<|endoftext|>"})");
   EXPECT_EQ(LoadFor("gpt2_like")->bos_token_id, std::nullopt);  // named, but not asked for
+  EXPECT_EQ(LoadFor("gpt2_like")->named_bos_token_id, 0);
   Write("tokenizer_config.json",
         R"({"add_bos_token": true, "bos_token": {"content": "<|endoftext|>"}})");
   EXPECT_EQ(LoadFor("gpt2_like")->bos_token_id, 0);

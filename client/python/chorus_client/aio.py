@@ -13,7 +13,7 @@ from chorus_client.connection import AnswerStream, Connection, wait_or_raise
 from chorus_client.convert import from_message, to_message
 from chorus_client.errors import ChorusError, Internal, Unavailable, from_rpc_error
 from chorus_client.many import CLOSE_SECONDS, ManyResult, ManyState
-from chorus_client.request import as_request
+from chorus_client.request import as_request, as_score_request
 from chorus_client.v1 import inference_pb2 as pb
 
 
@@ -103,6 +103,13 @@ class AsyncClient(Connection):
                 await asyncio.sleep(state.wait_or_raise(error, end))
             finally:
                 await exchange.close()
+
+    async def score(self, request: str | t.ScoreRequest,
+                    continuations: Sequence[str | Sequence[int]] = (),
+                    paraphrases: Sequence[str] = (), *, deadline: float | None = None,
+                    **options) -> t.ScoreResponse:
+        message = to_message(as_score_request(request, continuations, paraphrases, options))
+        return from_message(t.ScoreResponse, await self._unary("Score", message, deadline))
 
     async def explain(self, request: t.ExplainRequest, *,
                       deadline: float | None = None) -> t.ExplainResponse:

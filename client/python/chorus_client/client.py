@@ -15,7 +15,7 @@ from chorus_client.connection import AnswerStream, Connection, wait_or_raise
 from chorus_client.convert import from_message, to_message
 from chorus_client.errors import ChorusError, Internal, Unavailable, from_rpc_error
 from chorus_client.many import CLOSE_SECONDS, ManyResult, ManyState
-from chorus_client.request import as_request
+from chorus_client.request import as_request, as_score_request
 from chorus_client.v1 import inference_pb2 as pb
 
 
@@ -122,6 +122,15 @@ class Client(Connection):
                 yield from _Exchange(self._stub, state, self._metadata, end, idle_timeout).results()
             except ChorusError as error:
                 time.sleep(state.wait_or_raise(error, end))
+
+    def score(self, request: str | t.ScoreRequest,
+              continuations: Sequence[str | Sequence[int]] = (), paraphrases: Sequence[str] = (), *,
+              deadline: float | None = None, **options) -> t.ScoreResponse:
+        """The log-likelihood of each continuation (a text, or token ids) under the fused model, and
+        whether greedy would have said it. `request`: a question, with paraphrases and any option of
+        make_score_request; or a ScoreRequest."""
+        message = to_message(as_score_request(request, continuations, paraphrases, options))
+        return self._unary("Score", message, t.ScoreResponse, deadline)
 
     def explain(self, request: t.ExplainRequest, *, deadline: float | None = None) -> t.ExplainResponse:
         """What the generated rows looked at: layout, mask, attention per layer, head and segment."""

@@ -31,6 +31,11 @@ def enum_values(cls):
     return {number: value for value, number in enum_numbers(cls).items()}
 
 
+def _message_type(hint):
+    """Of the types that a sequence takes: the dataclass, if there is one among them."""
+    return next((part for part in typing.get_args(hint) if dataclasses.is_dataclass(part)), hint)
+
+
 @functools.cache
 def _fields(cls):
     """[(name, type, is it a sequence)] with `| None` taken off the type."""
@@ -41,7 +46,7 @@ def _fields(cls):
         if typing.get_origin(hint) in (types.UnionType, typing.Union):
             hint = next(part for part in typing.get_args(hint) if part is not type(None))
         if typing.get_origin(hint) is Sequence:
-            hint, repeated = typing.get_args(hint)[0], True
+            hint, repeated = _message_type(typing.get_args(hint)[0]), True
         fields.append((field.name, hint, repeated))
     return tuple(fields)
 
@@ -59,8 +64,10 @@ def _fill(message, value, path):
         item, where = getattr(value, name), f"{path}{name}"
         if item is None:
             continue
-        if isinstance(value, t.GenerateRequest) and name == "prompt":
+        if name == "prompt":
             _fill_prompt(message.prompt, item, where)
+        elif name == "continuations":
+            _fill_continuations(message.continuations, item, where)
         elif dataclasses.is_dataclass(hint) and repeated:
             for index, part in enumerate(item):
                 _fill(getattr(message, name).add(), part, f"{where}[{index}].")
@@ -77,6 +84,21 @@ def _fill_prompt(message, prompt, where):
     part = getattr(message, form)
     part.SetInParent()
     _fill(part, prompt, f"{where}.{form}.")
+
+
+def _fill_continuations(messages, continuations, where):
+    if isinstance(continuations, str):
+        raise TypeError(f"{where}: a sequence is needed, not the string {continuations!r}")
+    for index, item in enumerate(continuations):
+        message, here = messages.add(), f"{where}[{index}]"
+        if not isinstance(item, t.Continuation):
+            item = (t.Continuation(text=item) if isinstance(item, str)
+                    else t.Continuation(tokens=t.TokenSegment(token_ids=item)))
+        if (item.text is None) == (item.tokens is None):
+            raise ValueError(f"{here}: {item!r} is not valid: text or tokens, one of them")
+        if item.tokens is not None:
+            message.tokens.SetInParent()
+        _fill(message, item, f"{here}.")
 
 
 def _set(message, name, hint, repeated, item, where):

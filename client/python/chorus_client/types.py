@@ -215,6 +215,7 @@ class Usage:
     cached_tokens: int = 0
     generated_tokens: int = 0
     model_steps: int = 0
+    scored_tokens: int = 0
 
 
 @message
@@ -287,6 +288,44 @@ class Answer:
     @property
     def tally(self) -> Sequence[VoteCount]:
         return self.finish.tally
+
+
+# ---- Score ----
+
+@message
+class Continuation:
+    """One of the two."""
+    text: str | None = None
+    tokens: TokenSegment | None = None
+
+
+@message
+class ScoreRequest:
+    """A continuation may also be given as its text alone, or as its token ids."""
+    prompt: TextPrompt | TokenPrompt
+    fusion: Fusion = Fusion()
+    continuations: Sequence[Continuation | str | Sequence[int]] = ()
+    prompt_logprobs: bool | None = None
+    request_id: str = ""
+    priority: int = 0
+
+
+@message
+class ContinuationScore:
+    logprob: float = 0.0
+    is_greedy: bool = False
+    token_logprobs: Sequence[float] = ()
+    prompt_logprobs: Sequence[float] = ()
+    token_ids: Sequence[int] = ()
+    greedy_token_ids: Sequence[int] = ()
+
+
+@message
+class ScoreResponse:
+    scores: Sequence[ContinuationScore] = ()
+    prompt_info: PromptInfo = PromptInfo()
+    usage: Usage = Usage()
+    timing: Timing = Timing()
 
 
 # ---- Explain ----
@@ -393,3 +432,5 @@ class ModelInfo:
     max_prompts: int = 0
     num_workers: int = 0
     server_version: str = ""
+    max_continuations: int = 0
+    named_bos_token_id: int | None = None
