@@ -34,13 +34,13 @@ Json UsageJson(const v1::Usage& usage) {
           {"model_steps", usage.model_steps()}};
 }
 
+}  // namespace
+
 Json TimingJson(const v1::Timing& timing) {
   return {{"queue_seconds", timing.queue_seconds()},
           {"first_token_seconds", timing.first_token_seconds()},
           {"total_seconds", timing.total_seconds()}};
 }
-
-}  // namespace
 
 Json FinishJson(const v1::FinishInfo& finish) {
   return {{"text", finish.text()},

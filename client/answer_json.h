@@ -29,6 +29,7 @@ class AnswerJson {
 
 // Parts of it that other commands print too.
 nlohmann::ordered_json PromptInfoJson(const v1::PromptInfo& info);
+nlohmann::ordered_json TimingJson(const v1::Timing& timing);
 // text, token_ids, finish_reason, stop, usage, timing.
 nlohmann::ordered_json FinishJson(const v1::FinishInfo& finish);
 

@@ -1,34 +1,13 @@
-#include <map>
-
-#include "absl/strings/str_cat.h"
-
 #include "client/answer_json.h"
 #include "client/answer_printer.h"
 #include "client/ask_options.h"
 #include "client/commands.h"
+#include "client/speller.h"
 #include "client/token_table.h"
 #include "core/base/status_macros.h"
 
 namespace chorus {
 namespace {
-
-// Texts of token ids, each asked for once; "#ID" where the server has none.
-class Speller {
- public:
-  explicit Speller(ChorusClient& client) : client_(client) {}
-
-  std::string operator()(int32_t token_id) {
-    const auto [text, is_new] = texts_.try_emplace(token_id);
-    if (is_new) {
-      text->second = client_.Detokenize({token_id}).value_or(absl::StrCat("#", token_id));
-    }
-    return text->second;
-  }
-
- private:
-  ChorusClient& client_;
-  std::map<int32_t, std::string> texts_;
-};
 
 bool HasTokenStatistics(const v1::GenerateRequest& request) {
   return request.response().attribution() || request.response().prompt_disagreement();

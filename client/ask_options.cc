@@ -114,7 +114,7 @@ void AddMethodFlag(FlagParser& parser, AskOptions& options) {
 
 void AddFusionFlags(FlagParser& parser, AskOptions& options, RequestFlags kind) {
   parser.AddSection("Fusion:");
-  if (kind == RequestFlags::kGenerate) AddMethodFlag(parser, options);
+  if (kind != RequestFlags::kExplain) AddMethodFlag(parser, options);
   AddLayoutFlags(parser, options);
   parser.AddFlag("positions", EnumSyntax<v1::PositionMode>(), "default overlapping; attention only",
                  IntoEnum(&options.positions));
@@ -166,8 +166,16 @@ void AddStoppingFlags(FlagParser& parser, AskOptions& options) {
                  IntoList(&options.stop_token_ids));
   parser.AddSwitch("ignore_eos", "go on past the end-of-sequence token", &options.ignore_eos);
   parser.AddSwitch("include_stop", "the stop text is part of the answer", &options.include_stop);
+}
+
+void AddRequestIdFlag(FlagParser& parser, AskOptions& options) {
   parser.AddFlag("request_id", "TEXT", "a name for the server's log; default: the server makes one",
                  Into(&options.request_id));
+}
+
+void AddPriorityFlag(FlagParser& parser, AskOptions& options) {
+  parser.AddFlag("priority", "N", "-100 to 100; higher runs first while waiting; default 0",
+                 Into(&options.priority));
 }
 
 void AddOutputFlags(FlagParser& parser, AskOptions& options) {
@@ -180,8 +188,6 @@ void AddOutputFlags(FlagParser& parser, AskOptions& options) {
                    "for each token, how far the prompts' own distributions were apart, in bits: 0 "
                    "to log2(prompts); costs attention a row a prompt a token; not per_prompt, vote",
                    &options.disagreement);
-  parser.AddFlag("priority", "N", "-100 to 100; higher runs first while waiting; default 0",
-                 Into(&options.priority));
 }
 
 void FillPrompt(const AskOptions& options, v1::TextPrompt& prompt) {
@@ -263,9 +269,15 @@ void AddRequestFlags(FlagParser& parser, AskOptions& options, RequestFlags kind)
   parser.AddSection(kPromptSection);
   AddFrameFlags(parser, options);
   AddFusionFlags(parser, options, kind);
-  AddSamplingFlags(parser, options);
-  AddStoppingFlags(parser, options);
+  if (kind == RequestFlags::kScore) {
+    parser.AddSection("Request:");
+  } else {
+    AddSamplingFlags(parser, options);
+    AddStoppingFlags(parser, options);
+  }
+  AddRequestIdFlag(parser, options);
   if (kind == RequestFlags::kGenerate) AddOutputFlags(parser, options);
+  if (kind != RequestFlags::kExplain) AddPriorityFlag(parser, options);
 }
 
 void AddParaphraseFlag(FlagParser& parser, AskOptions& options) {

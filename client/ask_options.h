@@ -55,6 +55,7 @@ struct AskOptions {
 enum class RequestFlags {
   kGenerate,  // ask, load
   kExplain,   // without those that mean nothing there: the method, what the answer's tokens bring
+  kScore,     // without those of an answer: sampling, stopping
 };
 
 // Adds the flags of a prompt that decide its tokens and its segments: paraphrases, template, prefix,

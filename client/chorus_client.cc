@@ -140,16 +140,20 @@ struct ChorusClient::Connection {
     context.set_deadline(absl::ToChronoTime(absl::Now() + deadline));
   }
 
-  // One unary call, for example Call(&Stub::Tokenize, request).
+  // One unary call, for example Call(&Stub::Tokenize, request). `cancellation` may be null.
   template <typename Request, typename Response>
   absl::StatusOr<Response> Call(grpc::Status (v1::Inference::Stub::*method)(grpc::ClientContext*,
                                                                             const Request&,
                                                                             Response*),
-                                const Request& request) const {
-    grpc::ClientContext context;
-    Prepare(context);
+                                const Request& request,
+                                Cancellation* cancellation = nullptr) const {
+    const auto context = std::make_shared<grpc::ClientContext>();
+    Prepare(*context);
+    if (cancellation != nullptr) cancellation->Attach(context);
     Response response;
-    CHORUS_RETURN_IF_ERROR(ToAbslStatus((stub.get()->*method)(&context, request, &response)));
+    const grpc::Status status = (stub.get()->*method)(context.get(), request, &response);
+    if (cancellation != nullptr) cancellation->Attach(nullptr);
+    CHORUS_RETURN_IF_ERROR(ToAbslStatus(status));
     return response;
   }
 };
@@ -219,14 +223,12 @@ absl::Status ChorusClient::GenerateMany(const NextRequest& next, const ManyCallb
 
 absl::StatusOr<v1::ExplainResponse> ChorusClient::Explain(const v1::ExplainRequest& request,
                                                           Cancellation* cancellation) {
-  const auto context = std::make_shared<grpc::ClientContext>();
-  connection_->Prepare(*context);
-  if (cancellation != nullptr) cancellation->Attach(context);
-  v1::ExplainResponse response;
-  const grpc::Status status = connection_->stub->Explain(context.get(), request, &response);
-  if (cancellation != nullptr) cancellation->Attach(nullptr);
-  CHORUS_RETURN_IF_ERROR(ToAbslStatus(status));
-  return response;
+  return connection_->Call(&v1::Inference::Stub::Explain, request, cancellation);
+}
+
+absl::StatusOr<v1::ScoreResponse> ChorusClient::Score(const v1::ScoreRequest& request,
+                                                      Cancellation* cancellation) {
+  return connection_->Call(&v1::Inference::Stub::Score, request, cancellation);
 }
 
 absl::StatusOr<v1::TokenizeResponse> ChorusClient::Tokenize(const std::string& text,

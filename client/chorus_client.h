@@ -119,6 +119,10 @@ class ChorusClient {
   absl::StatusOr<v1::ExplainResponse> Explain(const v1::ExplainRequest& request,
                                               Cancellation* cancellation = nullptr);
 
+  // How likely continuations are, after all of a prompt. `cancellation` may be null.
+  absl::StatusOr<v1::ScoreResponse> Score(const v1::ScoreRequest& request,
+                                          Cancellation* cancellation = nullptr);
+
   // Token ids of `text` and their spellings. With `recognize_special` the spellings of special
   // tokens become those tokens; otherwise they are plain text.
   absl::StatusOr<v1::TokenizeResponse> Tokenize(const std::string& text,

@@ -21,6 +21,8 @@ struct Command {
 
 constexpr std::array kCommands = {
     Command{"ask", "asks a question in several wordings, prints the fused answer", RunAsk},
+    Command{"score", "says how likely given answers are to a question in several wordings",
+            RunScore},
     Command{"explain", "shows layout, mask and attention of a fused question", RunExplain},
     Command{"info", "says which model is served, and its limits", RunInfo},
     Command{"tokenize", "prints the token ids of a text", RunTokenize},

@@ -41,7 +41,8 @@ last one's end.
 Examples:
   chorus load --data=tests/data/qa.jsonl --clients=16 --requests=200 --max_new_tokens=16
   chorus load --data=tests/data/qa.jsonl --unique --rate=4 --duration=1m --method=attention,vote
-  chorus load --synthetic=6x40 --prefix_tokens=200 --clients=64 --duration=30s --warmup=5s       --max_new_tokens=64 --ignore_eos --json | jq .ttft_seconds.p99
+  chorus load --synthetic=6x40 --prefix_tokens=200 --clients=64 --duration=30s --warmup=5s \
+      --max_new_tokens=64 --ignore_eos --json | jq .ttft_seconds.p99
   chorus load --synthetic=1x100 --clients=4 --duration=30s --ignore_eos --stall_probe=6000
 
 --json prints one object on one line, always with all of these keys:

@@ -12,7 +12,7 @@ PACKAGES=(
   build-essential cmake ninja-build ccache git pkg-config python3 python3-venv ca-certificates curl
   libgrpc++-dev protobuf-compiler protobuf-compiler-grpc libprotobuf-dev libabsl-dev
   libspdlog-dev libfmt-dev prometheus-cpp-dev nlohmann-json3-dev
-  libicu-dev libpcre2-dev libhwy-dev libgtest-dev libgmock-dev
+  libicu-dev libpcre2-dev libhwy-dev libgtest-dev libgmock-dev libboost-context-dev
 )
 
 install_packages() {

@@ -12,6 +12,7 @@
 #include "server/explain_call.h"
 #include "server/grpc_status.h"
 #include "server/names.h"
+#include "server/score_call.h"
 #include "server/stream_end.h"
 #include "server/token_stream.h"
 
@@ -60,6 +61,18 @@ grpc::ServerUnaryReactor* InferenceService::Explain(grpc::CallbackServerContext*
   return call.get();
 }
 
+grpc::ServerUnaryReactor* InferenceService::Score(grpc::CallbackServerContext* context,
+                                                  const v1::ScoreRequest* request,
+                                                  v1::ScoreResponse* response) {
+  ScoreCall::Options options;
+  options.response = response;
+  options.on_end = LogEnds("Score");
+  options.on_done = OpenStream();
+  const std::shared_ptr<ScoreCall> call = ScoreCall::Create(std::move(options));
+  ParseAndSubmit(*request, DeadlineOf(*context), call);
+  return call.get();
+}
+
 std::function<void(const StreamEnd&)> InferenceService::LogEnds(std::string_view rpc) const {
   return [logger = dependencies_.logger, rpc](const StreamEnd& end) {
     LogStreamEnd(*logger, rpc, end);
@@ -75,8 +88,8 @@ std::function<void()> InferenceService::OpenStream() {
   };
 }
 
-template <typename Call>
-void InferenceService::ParseAndSubmit(const v1::GenerateRequest& request, absl::Time deadline,
+template <typename Proto, typename Call>
+void InferenceService::ParseAndSubmit(const Proto& request, absl::Time deadline,
                                       const std::shared_ptr<Call>& call) {
   const auto begin = [this, call](absl::StatusOr<Request> parsed) {
     if (!parsed.ok()) return call->Reject(parsed.status());
@@ -226,6 +239,7 @@ grpc::ServerUnaryReactor* InferenceService::GetModelInfo(grpc::CallbackServerCon
     response->set_max_request_tokens(dependencies_.engine->options().max_request_tokens);
     response->set_max_prompts(kMaxPrompts);
     response->set_num_workers(dependencies_.num_workers);
+    response->set_max_continuations(kMaxContinuations);
     response->set_server_version(std::string(kServerVersion));
     return absl::OkStatus();
   });

@@ -29,9 +29,9 @@ namespace chorus {
 // cannot be read is then one request's error and not the end of all (see GenerateManyStream).
 using InferenceMethods =
     v1::Inference::WithCallbackMethod_Generate<v1::Inference::WithRawCallbackMethod_GenerateMany<
-        v1::Inference::WithCallbackMethod_Explain<v1::Inference::WithCallbackMethod_Tokenize<
-            v1::Inference::WithCallbackMethod_Detokenize<
-                v1::Inference::WithCallbackMethod_GetModelInfo<v1::Inference::Service>>>>>>;
+        v1::Inference::WithCallbackMethod_Score<v1::Inference::WithCallbackMethod_Explain<
+            v1::Inference::WithCallbackMethod_Tokenize<v1::Inference::WithCallbackMethod_Detokenize<
+                v1::Inference::WithCallbackMethod_GetModelInfo<v1::Inference::Service>>>>>>>;
 
 // chorus.v1.Inference. Reactions do no more than cheap checks: short texts are tokenised in place,
 // long ones on the pool, and all model work is the engine's. Thread-safe; no exception leaves a
@@ -56,6 +56,9 @@ class InferenceService final : public InferenceMethods {
       grpc::CallbackServerContext* context, const v1::GenerateRequest* request) override;
   grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* GenerateMany(
       grpc::CallbackServerContext* context) override;
+  grpc::ServerUnaryReactor* Score(grpc::CallbackServerContext* context,
+                                  const v1::ScoreRequest* request,
+                                  v1::ScoreResponse* response) override;
   grpc::ServerUnaryReactor* Explain(grpc::CallbackServerContext* context,
                                     const v1::ExplainRequest* request,
                                     v1::ExplainResponse* response) override;
@@ -73,7 +76,8 @@ class InferenceService final : public InferenceMethods {
   // run in them. (Generate calls are refused by the engine once that drains.)
   void StartDraining();
 
-  // Waits until no Generate, GenerateMany or Explain call is open; false if `timeout` passed first.
+  // Waits until no Generate, GenerateMany, Score or Explain call is open; false if `timeout` passed
+  // first.
   bool WaitUntilIdle(absl::Duration timeout);
 
  private:
@@ -82,8 +86,8 @@ class InferenceService final : public InferenceMethods {
   // A call opens; what it returns is to be called when it has ended.
   std::function<void()> OpenStream();
   // Parses, here or on the pool, then Call::Submit or Call::Reject.
-  template <typename Call>
-  void ParseAndSubmit(const v1::GenerateRequest& request, absl::Time deadline,
+  template <typename Proto, typename Call>
+  void ParseAndSubmit(const Proto& request, absl::Time deadline,
                       const std::shared_ptr<Call>& call);
   // Runs `work` here if `bytes` is small, else on the pool; its Status ends the call.
   grpc::ServerUnaryReactor* RunUnary(grpc::CallbackServerContext* context, size_t bytes,

@@ -212,6 +212,14 @@ size_t RequestParser::TextBytes(const v1::GenerateRequest& proto) {
   return static_cast<size_t>(PromptTextBytes(proto.prompt().text()));
 }
 
+size_t RequestParser::TextBytes(const v1::ScoreRequest& proto) {
+  int64_t bytes = PromptTextBytes(proto.prompt().text());
+  for (const v1::Continuation& continuation : proto.continuations()) {
+    bytes += continuation.text().size();
+  }
+  return static_cast<size_t>(bytes);
+}
+
 absl::StatusOr<Request> RequestParser::Parse(const v1::GenerateRequest& proto,
                                              RequestDefaults defaults) const {
   Request request;
@@ -223,17 +231,73 @@ absl::StatusOr<Request> RequestParser::Parse(const v1::GenerateRequest& proto,
   request.response = {.top_logprobs = proto.response().top_logprobs(),
                       .attribution = proto.response().attribution(),
                       .prompt_disagreement = proto.response().prompt_disagreement()};
-  switch (proto.prompt().form_case()) {
+  CHORUS_RETURN_IF_ERROR(ParsePrompt(proto.prompt(), &request));
+  return request;
+}
+
+absl::StatusOr<Request> RequestParser::Parse(const v1::ScoreRequest& proto,
+                                             RequestDefaults defaults) const {
+  Request request;
+  CHORUS_RETURN_IF_ERROR(ParseId(proto.request_id(), &defaults, &request));
+  CHORUS_RETURN_IF_ERROR(ParsePriority(proto.priority(), &request));
+  CHORUS_RETURN_IF_ERROR(ParseFusion(proto.fusion(), &request.fusion));
+  CHORUS_RETURN_IF_ERROR(ParsePrompt(proto.prompt(), &request));
+  ScoreParams& score = request.score.emplace();
+  if (proto.has_prompt_logprobs()) score.prompt_logprobs = proto.prompt_logprobs();
+  CHORUS_RETURN_IF_ERROR(ParseContinuations(proto, &score));
+  return request;
+}
+
+absl::Status RequestParser::ParseContinuations(const v1::ScoreRequest& proto,
+                                               ScoreParams* score) const {
+  const int count = proto.continuations_size();
+  if (count < 1 || count > kMaxContinuations) {
+    return FieldError("continuations", absl::StrCat(count, " continuations"),
+                      absl::StrCat("must be 1..", kMaxContinuations));
+  }
+  int64_t bytes = 0;
+  for (int i = 0; i < count; ++i) {
+    const v1::Continuation& continuation = proto.continuations(i);
+    const std::string field = absl::StrCat("continuations[", i, "]");
+    std::vector<int32_t>& token_ids = score->continuations.emplace_back();
+    if (continuation.form_case() == v1::Continuation::FORM_NOT_SET) {
+      return FieldError(field, "nothing", "must hold text or tokens");
+    }
+    bytes += continuation.text().size();
+    CHORUS_RETURN_IF_ERROR(CheckTextBytes(field, bytes));
+    if (continuation.form_case() == v1::Continuation::kText) {
+      token_ids = tokenizer_->Encode(continuation.text(), SpecialTokens::kPlainText);
+    } else {
+      const auto& ids = continuation.tokens().token_ids();
+      CHORUS_RETURN_IF_ERROR(
+          CheckTokenIds(absl::StrCat(field, ".tokens"), ids, limits_.vocab_size));
+      token_ids.assign(ids.begin(), ids.end());
+    }
+    if (!token_ids.empty()) continue;
+    return FieldError(field, "0 tokens", "must hold at least one token of the model's vocabulary");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RequestParser::CheckTextBytes(const std::string& field, int64_t bytes) const {
+  const int64_t limit = limits_.max_request_tokens * kMaxTextBytesPerToken;
+  if (bytes <= limit) return absl::OkStatus();
+  return FieldError(field, absl::StrCat(bytes, " bytes"),
+                    absl::StrCat("must have at most ", limit, " bytes of text in all (",
+                                 kMaxTextBytesPerToken, " for each of the ",
+                                 limits_.max_request_tokens, " tokens of a request)"));
+}
+
+absl::Status RequestParser::ParsePrompt(const v1::Prompt& prompt, Request* request) const {
+  switch (prompt.form_case()) {
     case v1::Prompt::kText:
-      CHORUS_RETURN_IF_ERROR(ParseText(proto.prompt().text(), &request));
-      break;
+      return ParseText(prompt.text(), request);
     case v1::Prompt::kTokens:
-      CHORUS_RETURN_IF_ERROR(ParseTokens(proto.prompt().tokens(), &request));
-      break;
+      return ParseTokens(prompt.tokens(), request);
     case v1::Prompt::FORM_NOT_SET:
       return FieldError("prompt", "nothing", "must hold text or tokens");
   }
-  return request;
+  return absl::OkStatus();
 }
 
 ExplainParams ParseExplain(const v1::ExplainRequest& proto, const ModelInfo& info) {
@@ -252,14 +316,7 @@ ExplainParams ParseExplain(const v1::ExplainRequest& proto, const ModelInfo& inf
 absl::Status RequestParser::ParseText(const v1::TextPrompt& text, Request* request) const {
   CHORUS_RETURN_IF_ERROR(CheckEnum("prompt.text.template", text.template_(), v1::Template_IsValid));
   CHORUS_ASSIGN_OR_RETURN(const std::vector<NamedText> prompts, ListPrompts(text));
-  const int64_t bytes = PromptTextBytes(text);
-  const int64_t limit = limits_.max_request_tokens * kMaxTextBytesPerToken;
-  if (bytes > limit) {
-    return FieldError(
-        "prompt.text", absl::StrCat(bytes, " bytes"),
-        absl::StrCat("must have at most ", limit, " bytes of text in all (", kMaxTextBytesPerToken,
-                     " for each of the ", limits_.max_request_tokens, " tokens of a request)"));
-  }
+  CHORUS_RETURN_IF_ERROR(CheckTextBytes("prompt.text", PromptTextBytes(text)));
   for (const NamedText& prompt : prompts) {
     request->prompts.push_back(tokenizer_->Encode(*prompt.text, SpecialTokens::kPlainText));
     // Some vocabularies lack byte symbols, so a text can lose all its characters.

@@ -27,7 +27,7 @@ struct RequestDefaults {
   uint64_t seed = 0;
 };
 
-// chorus.v1.GenerateRequest -> Request: template, BOS, tokenising, defaults, and every check that
+// chorus.v1.GenerateRequest or ScoreRequest -> Request: template, BOS, tokenising, defaults, and every check that
 // needs the caller's words. Ranges that the engine owns (sampling, stopping, fusion weights,
 // context) are checked by Engine::Submit, with field paths of the same form. Pure; thread-safe.
 class RequestParser {
@@ -38,16 +38,22 @@ class RequestParser {
   // INVALID_ARGUMENT made by FieldError names the field, the value and the limit. The deadline is
   // left at InfiniteFuture.
   absl::StatusOr<Request> Parse(const v1::GenerateRequest& proto, RequestDefaults defaults) const;
+  absl::StatusOr<Request> Parse(const v1::ScoreRequest& proto, RequestDefaults defaults) const;
 
   // Bytes of text that Parse would tokenise: a measure of how long it takes.
   static size_t TextBytes(const v1::GenerateRequest& proto);
+  static size_t TextBytes(const v1::ScoreRequest& proto);
 
   const TextConfig& text_config() const { return text_config_; }
 
  private:
+  absl::Status ParsePrompt(const v1::Prompt& prompt, Request* request) const;
   absl::Status ParseText(const v1::TextPrompt& text, Request* request) const;
   void EncodeFrame(const v1::TextPrompt& text, Request* request) const;
   absl::Status ParseTokens(const v1::TokenPrompt& tokens, Request* request) const;
+  absl::Status ParseContinuations(const v1::ScoreRequest& proto, ScoreParams* score) const;
+  // Refuses texts that could not fit.
+  absl::Status CheckTextBytes(const std::string& field, int64_t bytes) const;
 
   const Tokenizer* const tokenizer_;
   const TextConfig text_config_;

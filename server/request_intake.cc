@@ -20,20 +20,23 @@ absl::Status Guarded(const std::function<absl::Status()>& work) {
   }
 }
 
-bool RequestIntake::Parse(const v1::GenerateRequest& proto, absl::Time deadline, const Done& done) {
+template <typename Proto>
+bool RequestIntake::Parse(const Proto& proto, absl::Time deadline, const Done& done) {
   if (RequestParser::TextBytes(proto) <= kInlineTextBytes) {
     done(ParseNow(proto, deadline));
     return true;
   }
   // A copy: the caller's message goes when a cancelled call ends.
-  return pool_.TryAdd(
-      [this, deadline, done, copy = std::make_shared<const v1::GenerateRequest>(proto)] {
-        done(ParseNow(*copy, deadline));
-      });
+  return pool_.TryAdd([this, deadline, done, copy = std::make_shared<const Proto>(proto)] {
+    done(ParseNow(*copy, deadline));
+  });
 }
 
-absl::StatusOr<Request> RequestIntake::ParseNow(const v1::GenerateRequest& proto,
-                                                absl::Time deadline) {
+template bool RequestIntake::Parse(const v1::GenerateRequest&, absl::Time, const Done&);
+template bool RequestIntake::Parse(const v1::ScoreRequest&, absl::Time, const Done&);
+
+template <typename Proto>
+absl::StatusOr<Request> RequestIntake::ParseNow(const Proto& proto, absl::Time deadline) {
   Request request;
   const absl::Status status = Guarded([&]() -> absl::Status {
     absl::StatusOr<Request> parsed = parser_.Parse(proto, DrawDefaults());

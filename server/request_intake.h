@@ -36,10 +36,13 @@ class RequestIntake {
   // Calls `done` once, here or on a thread of the pool, which then works on a copy of `proto`. The
   // request gets `deadline`. False, and `done` is never called, if the text is long and the pool
   // has no place.
-  bool Parse(const v1::GenerateRequest& proto, absl::Time deadline, const Done& done);
+  // `Proto`: v1::GenerateRequest or v1::ScoreRequest.
+  template <typename Proto>
+  bool Parse(const Proto& proto, absl::Time deadline, const Done& done);
 
  private:
-  absl::StatusOr<Request> ParseNow(const v1::GenerateRequest& proto, absl::Time deadline);
+  template <typename Proto>
+  absl::StatusOr<Request> ParseNow(const Proto& proto, absl::Time deadline);
   RequestDefaults DrawDefaults();
 
   const RequestParser& parser_;

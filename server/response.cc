@@ -71,15 +71,8 @@ void FillFinish(FinishSummary summary, v1::FinishInfo* finish) {
   finish->set_text(std::move(summary.answer.text));
   finish->mutable_token_ids()->Add(summary.answer.token_ids.begin(),
                                    summary.answer.token_ids.end());
-  v1::Usage* const usage = finish->mutable_usage();
-  usage->set_prompt_tokens(summary.prompt_tokens);
-  usage->set_cached_tokens(summary.cached_tokens);
-  usage->set_generated_tokens(summary.generated_tokens);
-  usage->set_model_steps(summary.model_steps);
-  v1::Timing* const timing = finish->mutable_timing();
-  timing->set_queue_seconds(absl::ToDoubleSeconds(summary.queue_time));
-  timing->set_first_token_seconds(absl::ToDoubleSeconds(summary.first_token_time));
-  timing->set_total_seconds(absl::ToDoubleSeconds(summary.total_time));
+  FillUsage(summary, finish->mutable_usage());
+  FillTiming(summary, finish->mutable_timing());
   for (size_t i = 0; i < summary.prompts.size(); ++i) {
     FillAnswer(std::move(summary.prompts[i]), static_cast<int32_t>(i), finish->add_prompts());
   }
@@ -89,6 +82,20 @@ void FillFinish(FinishSummary summary, v1::FinishInfo* finish) {
     count->set_count(tally.count);
     count->mutable_prompt_indexes()->Add(tally.prompt_indexes.begin(), tally.prompt_indexes.end());
   }
+}
+
+void FillUsage(const FinishSummary& summary, v1::Usage* usage) {
+  usage->set_prompt_tokens(summary.prompt_tokens);
+  usage->set_cached_tokens(summary.cached_tokens);
+  usage->set_generated_tokens(summary.generated_tokens);
+  usage->set_model_steps(summary.model_steps);
+  usage->set_scored_tokens(summary.scored_tokens);
+}
+
+void FillTiming(const FinishSummary& summary, v1::Timing* timing) {
+  timing->set_queue_seconds(absl::ToDoubleSeconds(summary.queue_time));
+  timing->set_first_token_seconds(absl::ToDoubleSeconds(summary.first_token_time));
+  timing->set_total_seconds(absl::ToDoubleSeconds(summary.total_time));
 }
 
 void FillResponse(StreamEvent event, const RequestRecord& request, const Tokenizer& tokenizer,

@@ -17,5 +17,7 @@ void FillResponse(StreamEvent event, const RequestRecord& request, const Tokeniz
 void FillPromptInfo(const PromptSummary& summary, const RequestRecord& request,
                     v1::PromptInfo* info);
 void FillFinish(FinishSummary summary, v1::FinishInfo* finish);
+void FillUsage(const FinishSummary& summary, v1::Usage* usage);
+void FillTiming(const FinishSummary& summary, v1::Timing* timing);
 
 }  // namespace chorus

@@ -32,6 +32,7 @@ void LogStreamEnd(const Logger& logger, std::string_view rpc, const StreamEnd& e
       {"prompt_tokens", int64_t{summary.prompt_tokens}},
       {"cached_tokens", int64_t{summary.cached_tokens}},
       {"generated_tokens", int64_t{summary.generated_tokens}},
+      {"scored_tokens", int64_t{summary.scored_tokens}},
       {"steps", int64_t{summary.model_steps}},
       {"queue_seconds", absl::ToDoubleSeconds(summary.queue_time)},
       {"first_token_seconds", absl::ToDoubleSeconds(summary.first_token_time)},

@@ -343,17 +343,31 @@ absl::flat_hash_map<const RunningRequest*, absl::Status> Batch::DeliverAll(
       }
       generation.Advance(work.num_early_rows, work.num_final_rows > 0);
     }
-    if (!work.chooses()) continue;
-    ChosenToken& token = result.tokens[next_token++];
-    const auto probes = probes_left.subspan(0, generation.num_probes());
-    probes_left.remove_prefix(probes.size());
-    if (!token.status.ok()) {
-      errors[work.request] = token.status;
-    } else {
-      Deliver(work, std::move(token), probes, now);
+    for (int32_t i = 0; i < work.num_choices(); ++i) {
+      ChosenToken& token = result.tokens[next_token++];
+      const auto probes = probes_left.subspan(0, generation.num_probes());
+      probes_left.remove_prefix(probes.size());
+      if (errors.contains(work.request)) continue;
+      if (!token.status.ok()) {
+        errors[work.request] = token.status;
+      } else if (generation.scoring() != nullptr) {
+        DeliverScore(work, token, now);
+      } else {
+        Deliver(work, std::move(token), probes, now);
+      }
     }
   }
   return errors;
+}
+
+void Batch::DeliverScore(const StepWork& work, const ChosenToken& token, absl::Time now) {
+  RunningRequest& request = *work.request;
+  if (!request.first_token_time.has_value()) request.first_token_time = now;
+  if (work.kind == StepWork::Kind::kScore) {
+    request.TakeScore(work.generation_index, work.continuation, token);
+  } else {
+    request.TakeFirstScores(work.generation_index, token);
+  }
 }
 
 void Batch::Deliver(const StepWork& work, ChosenToken token,

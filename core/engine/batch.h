@@ -117,6 +117,7 @@ class Batch {
       absl::Span<const StepWork> works, StepResult result);
   void Deliver(const StepWork& work, ChosenToken token,
                absl::Span<const AttentionProbeResult> probes, absl::Time now);
+  void DeliverScore(const StepWork& work, const ChosenToken& token, absl::Time now);
   void ReportStep(const StepPlan& plan, absl::Span<const StepWork> works, absl::Time begin);
 
   void EndPending(std::unique_ptr<PendingRequest> pending, const absl::Status& status);

@@ -39,13 +39,30 @@ CombineRule RuleOf(FusionMethod method) {
   CHECK(false);
 }
 
-// Prompts that are to be compared: with one there is nothing to compare.
+bool ScalesSegments(const Request& request) {
+  return request.fusion.scaling.value_or(SegmentScaling{}) != SegmentScaling{};
+}
+
+// Prompts that are to be compared or scored one by one: with one there is nothing to compare.
 bool ComparesPrompts(const Request& request) {
+  if (request.score.has_value()) return request.score->prompt_logprobs;
   return request.response.prompt_disagreement && request.prompts.size() > 1;
 }
 
+// The fused sequence of a single prompt is that prompt's own, unless its segment is scaled.
 bool HasCompanions(const Request& request) {
-  return request.fusion.method == FusionMethod::kAttention && ComparesPrompts(request);
+  return request.fusion.method == FusionMethod::kAttention && ComparesPrompts(request) &&
+         (request.prompts.size() > 1 || ScalesSegments(request));
+}
+
+// Tokens that each sequence may have to hold after its prompt.
+int64_t CountNewTokens(const Request& request) {
+  if (!request.score.has_value()) return request.stopping.max_new_tokens;
+  int64_t count = 0;
+  for (const auto& tokens : request.score->continuations) {
+    count += static_cast<int64_t>(tokens.size());
+  }
+  return count;
 }
 
 void AppendTokens(const std::vector<int32_t>& from, std::vector<int32_t>* to) {
@@ -244,12 +261,12 @@ absl::StatusOr<FusionPlan> PlanAttention(const Request& request, int32_t move_un
   CHORUS_ASSIGN_OR_RETURN(SegmentLayout layout, SegmentedLayout(request, order));
   SequencePlan sequence = {.token_ids = SegmentedTokens(request, order),
                            .layout = std::move(layout)};
-  sequence.scales_segments = request.fusion.scaling.value_or(SegmentScaling{}) != SegmentScaling{};
+  sequence.scales_segments = ScalesSegments(request);
   GenerationPlan generation;
   if (request.response.attribution || request.explain.has_value()) {
     generation.key_units =
         KeyUnitsOf(sequence.layout, order,
-                   sequence.layout.length() + request.stopping.max_new_tokens);
+                   sequence.layout.length() + MaxNewTokens(request));
   }
   generation.sequence_indexes = {0};
   generation.prompt_lengths = {sequence.layout.length()};
@@ -264,7 +281,11 @@ absl::StatusOr<FusionPlan> PlanAttention(const Request& request, int32_t move_un
   plan.sequences.push_back(std::move(sequence));
   plan.generations.push_back(std::move(generation));
   plan.segment_prompts = order;
-  if (HasCompanions(request)) CHORUS_RETURN_IF_ERROR(AddCompanions(request, order, &plan));
+  if (HasCompanions(request)) {
+    CHORUS_RETURN_IF_ERROR(AddCompanions(request, order, &plan));
+  } else if (ComparesPrompts(request)) {
+    plan.generations[0].first_compared_rows = plan.generations[0].first_rows;
+  }
   return plan;
 }
 
@@ -325,7 +346,8 @@ void AddCompanionSize(const Request& request, RequestSize* size) {
       num_own = 1;  // the last token, whose row is compared
     }
     size->prompt_tokens += num_own;
-    size->total_tokens += num_own + request.stopping.max_new_tokens;
+    size->total_tokens += num_own + CountNewTokens(request);
+    ++size->num_sequences;
   }
 }
 
@@ -343,6 +365,13 @@ absl::StatusOr<FusionPlan> PlanFusion(const Request& request,
   return plan;
 }
 
+int32_t MaxNewTokens(const Request& request) {
+  if (!request.score.has_value()) return request.stopping.max_new_tokens;
+  size_t longest = 0;
+  for (const auto& tokens : request.score->continuations) longest = std::max(longest, tokens.size());
+  return static_cast<int32_t>(longest);
+}
+
 RequestSize SizeOf(const Request& request) {
   const auto num_prompts = static_cast<int64_t>(request.prompts.size());
   const bool one_sequence = request.fusion.method == FusionMethod::kAttention;
@@ -356,8 +385,8 @@ RequestSize SizeOf(const Request& request) {
   if (one_sequence && num_prompts > 0) {
     size.prompt_tokens += static_cast<int64_t>(request.separator.size()) * (num_prompts - 1);
   }
-  size.total_tokens = size.prompt_tokens + static_cast<int64_t>(request.stopping.max_new_tokens) *
-                                               (one_sequence ? 1 : num_prompts);
+  size.num_sequences = one_sequence ? 1 : num_prompts;
+  size.total_tokens = size.prompt_tokens + CountNewTokens(request) * size.num_sequences;
   if (HasCompanions(request)) AddCompanionSize(request, &size);
   size.num_slots = size.total_tokens;
   const bool moves_segments = one_sequence && request.prefix.empty() &&

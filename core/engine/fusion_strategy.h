@@ -50,7 +50,7 @@ struct SequenceRows {
 // One answer: a token is chosen from the sequences' rows, appended to all of them, and so on.
 struct GenerationPlan {
   // In the order in which their rows are combined; the last num_companions are not: their rows are
-  // only compared, to tell how far the prompts are apart.
+  // only compared, to tell how far the prompts are apart, or scored, to tell what each says.
   std::vector<int32_t> sequence_indexes;
   int32_t num_companions = 0;
   int32_t num_combined() const {
@@ -75,8 +75,8 @@ struct GenerationPlan {
   std::vector<LogitRow> first_rows;
   std::vector<float> first_weights;  // empty: equal; else one a row, summing to 1
 
-  // The prompts' rows that are compared for the first token, as first_rows; empty: never compared.
-  // For later tokens: the companions' last rows, or without companions all that are combined.
+  // The prompts' rows that are compared, or scored one by one, for the first token, as first_rows;
+  // empty: never. For later tokens: the companions' rows, or without companions all that are combined.
   std::vector<LogitRow> first_compared_rows;
 
   // Later tokens: `rule` over the combined sequences' last rows.
@@ -91,8 +91,8 @@ struct GenerationPlan {
 
 // A request as the engine runs it: what the model reads, and how answers come of it.
 //
-//   ATTENTION                   one sequence, one generation; if the prompts are to be compared, a
-//                               companion sequence per prompt beside it
+//   ATTENTION                   one sequence, one generation; if the prompts are to be compared, or
+//                               scored one by one, a companion sequence per prompt beside it
 //   logit methods               a sequence per prompt, one generation over them all
 //   PER_PROMPT, VOTE            a sequence and a generation per prompt
 //
@@ -116,11 +116,15 @@ struct FusionPlan {
 absl::StatusOr<FusionPlan> PlanFusion(const Request& request,
                                       absl::Span<const AttentionWindow> layer_windows = {});
 
+// Tokens that may follow the prompt in a sequence: those of the longest continuation, if it scores.
+int32_t MaxNewTokens(const Request& request);
+
 // Tokens of `request`, the shared prefix counted once, without planning it; companion sequences
 // included.
 struct RequestSize {
   int64_t prompt_tokens = 0;  // rows to encode
-  int64_t total_tokens = 0;   // with those that may be generated
+  int64_t total_tokens = 0;   // with those that may be generated, or are scored
+  int64_t num_sequences = 0;  // of which each may read as many of those
   int64_t num_slots = 0;      // KV slots that it may need, segments before and after a move
 };
 RequestSize SizeOf(const Request& request);

@@ -41,6 +41,8 @@ Generation::Generation(const Request* request, const GenerationPlan* plan,
       end_tokens_(*end_tokens),
       tokenizer_(*tokenizer),
       num_final_rows_(CountRows(plan_.final_rows)),
+      scoring_(request_.score.has_value() ? std::make_unique<Scoring>(&*request_.score, &plan_)
+                                          : nullptr),
       detokenizer_(tokenizer, /*skip_special_tokens=*/true),
       stop_checker_(request_.stopping.stop, request_.stopping.include_stop) {
   Restart();
@@ -54,7 +56,7 @@ void Generation::Advance(int64_t num_early_rows, bool final_rows) {
 }
 
 void Generation::Restart() {
-  CHECK(!finished_);
+  CHECK(!finished());
   early_rows_ = plan_.early_rows;
   if (!awaits_first_token()) {
     early_rows_.insert(early_rows_.end(), plan_.final_rows.begin(), plan_.final_rows.end());
@@ -68,16 +70,31 @@ void Generation::Restart() {
   num_early_rows_ = CountRows(early_rows_);
   num_early_rows_done_ = 0;
   reading_ = true;
+  if (scoring_ != nullptr) scoring_->Restart();
 }
 
-TokenChoice Generation::NextChoice() const {
-  const bool first = awaits_first_token();
+TokenChoice Generation::ChoiceBy(bool is_first) const {
   TokenChoice choice;
-  choice.rule = first ? plan_.first_rule : plan_.rule;
-  choice.weights = first ? plan_.first_weights : plan_.weights;
+  choice.rule = is_first ? plan_.first_rule : plan_.rule;
+  choice.weights = is_first ? plan_.first_weights : plan_.weights;
   choice.sampling = &request_.sampling;
   choice.prompt_tokens = &plan_.prompt_tokens;
   choice.generated_tokens = &answer_.token_ids;
+  return choice;
+}
+
+TokenChoice Generation::ScoringChoice(int32_t continuation, int32_t token_index) const {
+  TokenChoice choice = ChoiceBy(/*is_first=*/false);
+  scoring_->AddTarget(continuation, token_index, &choice);
+  return choice;
+}
+
+TokenChoice Generation::NextChoice() const {
+  TokenChoice choice = ChoiceBy(awaits_first_token());
+  if (scoring_ != nullptr) {
+    scoring_->AddFirstTargets(&choice);
+    return choice;
+  }
   const auto num_generated = static_cast<int64_t>(token_ids().size());
   if (num_generated < request_.stopping.min_new_tokens && !end_tokens_.all.empty()) {
     choice.banned_token_ids = &end_tokens_.all;
@@ -110,7 +127,7 @@ AttentionProbe Generation::NextProbe(int32_t row) const {
 }
 
 TokenEvent Generation::Append(ChosenToken token, absl::Span<const AttentionProbeResult> probes) {
-  CHECK(!finished_);
+  CHECK(!finished_ && scoring_ == nullptr);
   TokenEvent event;
   if (request_.fusion.method == FusionMethod::kPerPrompt) event.prompt_index = plan_.prompt_index;
   if (const auto reason = end_tokens_.ReasonOf(token.token_id); reason.has_value()) {

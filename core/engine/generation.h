@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -10,6 +11,7 @@
 
 #include "core/engine/fusion_strategy.h"
 #include "core/engine/request.h"
+#include "core/engine/scoring.h"
 #include "core/engine/step_plan.h"
 #include "core/engine/token_sink.h"
 #include "core/text/detokenizer.h"
@@ -31,7 +33,8 @@ struct EndTokens {
 };
 
 // One answer in the making: how many of its rows have run, the tokens so far, their text, and
-// whether it has ended. Owned by its RunningRequest; worker thread only.
+// whether it has ended. Or, of a request that scores, the continuations of one: then there is no
+// answer, and `scoring()` holds what becomes of them. Owned by its RunningRequest; worker thread only.
 class Generation {
  public:
   // All must outlive the generation.
@@ -49,7 +52,11 @@ class Generation {
   int64_t num_final_rows() const { return awaits_first_token() ? num_final_rows_ : 0; }
   // True while rows of the prompt (or, after a preemption, of what was generated) are to run.
   bool reading() const { return reading_; }
-  bool awaits_first_token() const { return answer_.token_ids.empty(); }
+  // True if its next row is that of the token it has generated last.
+  bool decodes() const { return !finished() && !reading_ && scoring_ == nullptr; }
+  bool awaits_first_token() const {
+    return scoring_ != nullptr ? !scoring_->has_first() : answer_.token_ids.empty();
+  }
   void Advance(int64_t num_early_rows, bool final_rows);
   // Forgets what has run, as its sequences have lost their KV space: prompt and generated tokens
   // are to be read again, to the same bits. REQUIRES: !finished().
@@ -57,6 +64,12 @@ class Generation {
 
   // The next choice but for its rows.
   TokenChoice NextChoice() const;
+  // The choice that scores a continuation's token, not its first one, likewise.
+  TokenChoice ScoringChoice(int32_t continuation, int32_t token_index) const;
+
+  // Null unless the request scores.
+  Scoring* scoring() { return scoring_.get(); }
+  const Scoring* scoring() const { return scoring_.get(); }
 
   // How many rows of the next choice are probed: all that are combined, or none. And the probe of
   // one of them, `row` of the step.
@@ -65,10 +78,10 @@ class Generation {
 
   // Takes the chosen token in, with the results of its num_probes() probes, and says what there is
   // to stream: nothing (text and token_ids are empty) for an end token without held-back text.
-  // REQUIRES: !finished().
+  // REQUIRES: !finished(), and it does not score.
   TokenEvent Append(ChosenToken token, absl::Span<const AttentionProbeResult> probes);
 
-  bool finished() const { return finished_; }
+  bool finished() const { return scoring_ != nullptr ? scoring_->finished() : finished_; }
   const std::vector<int32_t>& token_ids() const { return answer_.token_ids; }
   // Complete once finished; before, what there is so far.
   Answer answer() const;
@@ -77,6 +90,8 @@ class Generation {
   std::optional<absl::Time> last_token_time;
 
  private:
+  // A choice by the rule for the first token, or for later ones.
+  TokenChoice ChoiceBy(bool is_first) const;
   // Whether ExplainParams asks for the rows of the next token.
   bool explains_next() const;
   void AddExtras(ChosenToken token, absl::Span<const AttentionProbeResult> probes,
@@ -95,6 +110,7 @@ class Generation {
   int64_t num_early_rows_ = 0;
   int64_t num_early_rows_done_ = 0;
   bool reading_ = true;
+  const std::unique_ptr<Scoring> scoring_;
 
   Detokenizer detokenizer_;
   StopChecker stop_checker_;

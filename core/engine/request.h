@@ -50,6 +50,8 @@ struct SamplingParams {
   uint64_t seed = 0;                // the same seed gives the same stream
   std::map<int32_t, float> logit_bias;
   std::vector<int32_t> allowed_token_ids;  // empty: all
+
+  friend bool operator==(const SamplingParams&, const SamplingParams&) = default;
 };
 
 struct StoppingParams {
@@ -66,6 +68,8 @@ struct ResponseParams {
   bool attribution = false;  // ATTENTION only
   // Not PER_PROMPT and VOTE. ATTENTION: costs a row a prompt a step.
   bool prompt_disagreement = false;
+
+  friend bool operator==(const ResponseParams&, const ResponseParams&) = default;
 };
 
 // Which attention is to be seen, in every row that a token is drawn from. ATTENTION only. A request
@@ -75,6 +79,15 @@ struct ExplainParams {
   std::vector<int32_t> layers;
   std::vector<int32_t> heads;
   std::vector<int32_t> steps;  // indexes of generated tokens
+};
+
+// Continuations whose log-likelihoods are wanted instead of an answer. Sampling and response of the
+// request are then left at their defaults, and stopping means nothing.
+struct ScoreParams {
+  std::vector<std::vector<int32_t>> continuations;  // none empty
+  // Also under each prompt alone. ATTENTION reads every prompt on its own for it; logit methods,
+  // PER_PROMPT and VOTE have them anyway.
+  bool prompt_logprobs = true;
 };
 
 // What was asked, in token ids. Const once submitted. Every piece was tokenised on its own.
@@ -89,6 +102,7 @@ struct Request {
   StoppingParams stopping;
   ResponseParams response;
   std::optional<ExplainParams> explain;
+  std::optional<ScoreParams> score;
   absl::Time deadline = absl::InfiniteFuture();
   int32_t priority = 0;
 };

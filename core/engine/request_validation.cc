@@ -209,6 +209,42 @@ absl::Status CheckExplain(const Request& request, const ModelInfo& info) {
                              " values in all: name fewer layers, heads or steps"));
 }
 
+absl::Status CheckScore(const Request& request, const ModelInfo& info) {
+  if (!request.score.has_value()) return absl::OkStatus();
+  constexpr std::string_view kAlone = "must be left at its defaults where continuations are scored";
+  CHORUS_RETURN_IF_ERROR(Expect(!request.explain.has_value(), "layers", "explained", kAlone));
+  CHORUS_RETURN_IF_ERROR(
+      Expect(request.response == ResponseParams(), "response", "something", kAlone));
+  SamplingParams sampling = request.sampling;
+  sampling.seed = 0;  // nothing is drawn
+  CHORUS_RETURN_IF_ERROR(Expect(sampling == SamplingParams(), "sampling", "something", kAlone));
+  const auto& continuations = request.score->continuations;
+  CHORUS_RETURN_IF_ERROR(Expect(!continuations.empty() && continuations.size() <= kMaxContinuations,
+                                "continuations",
+                                absl::StrCat(continuations.size(), " continuations"),
+                                absl::StrCat("must be 1 to ", kMaxContinuations)));
+  for (size_t i = 0; i < continuations.size(); ++i) {
+    const std::string field = absl::StrCat("continuations[", i, "]");
+    CHORUS_RETURN_IF_ERROR(
+        Expect(!continuations[i].empty(), field, "0 tokens", "must have one token at least"));
+    CHORUS_RETURN_IF_ERROR(
+        CheckTokenIds(absl::StrCat(field, ".tokens.token_ids"), continuations[i], info));
+  }
+  return absl::OkStatus();
+}
+
+// The field that makes a request too large if its prompt alone does not: where `left` tokens are left
+// for each sequence beside the prompt.
+std::string LengthField(const Request& request, int64_t left) {
+  if (!request.score.has_value()) return "stopping.max_new_tokens";
+  const auto& continuations = request.score->continuations;
+  for (size_t i = 0; i < continuations.size(); ++i) {
+    left -= static_cast<int64_t>(continuations[i].size());
+    if (left < 0) return absl::StrCat("continuations[", i, "]");
+  }
+  return absl::StrCat("continuations[", continuations.size() - 1, "]");
+}
+
 }  // namespace
 
 absl::Status ValidateRequest(const Request& request, const ModelInfo& info) {
@@ -217,20 +253,23 @@ absl::Status ValidateRequest(const Request& request, const ModelInfo& info) {
   CHORUS_RETURN_IF_ERROR(CheckSampling(request.sampling, info));
   CHORUS_RETURN_IF_ERROR(CheckStopping(request.stopping, info));
   CHORUS_RETURN_IF_ERROR(CheckResponse(request));
-  return CheckExplain(request, info);
+  CHORUS_RETURN_IF_ERROR(CheckExplain(request, info));
+  return CheckScore(request, info);
 }
 
 absl::Status ValidateSize(const Request& request, const ModelInfo& info,
                           const EngineOptions& options) {
   const RequestSize size = SizeOf(request);
+  const bool scores = request.score.has_value();
   const auto check = [&](int64_t needed, int64_t limit, absl::string_view what) {
     if (needed <= limit) return absl::OkStatus();
-    const int64_t num_generated = size.total_tokens - size.prompt_tokens;
-    const std::string_view field =
-        size.prompt_tokens >= limit ? "prompt" : "stopping.max_new_tokens";
+    const int64_t num_new = size.total_tokens - size.prompt_tokens;
+    const int64_t left = (limit - (needed - num_new)) / size.num_sequences;
+    const std::string field = size.prompt_tokens >= limit ? "prompt" : LengthField(request, left);
     return FieldError(field,
-                      absl::StrCat(size.prompt_tokens, " prompt and ", num_generated,
-                                   " generated tokens over all sequences"),
+                      absl::StrCat(size.prompt_tokens, " prompt and ", num_new,
+                                   scores ? " continuation" : " generated",
+                                   " tokens over all sequences"),
                       absl::StrCat("must be at most ", limit, " tokens together, ", what));
   };
   CHORUS_RETURN_IF_ERROR(check(size.total_tokens, options.max_request_tokens,
@@ -248,13 +287,22 @@ absl::Status ValidatePositions(const Request& request, const FusionPlan& plan,
   for (const SequencePlan& sequence : plan.sequences) {
     num_positions = std::max(num_positions, sequence.layout.PositionOf(sequence.layout.length()));
   }
-  const int64_t needed = int64_t{num_positions} - 1 + request.stopping.max_new_tokens;
+  const int32_t num_new = MaxNewTokens(request);
+  const int64_t needed = int64_t{num_positions} - 1 + num_new;
   if (needed <= info.max_positions) return absl::OkStatus();
-  const std::string_view field =
-      num_positions > info.max_positions ? "prompt" : "stopping.max_new_tokens";
+  std::string field = "stopping.max_new_tokens";
+  if (num_positions > info.max_positions) {
+    field = "prompt";
+  } else if (request.score.has_value()) {
+    const auto& continuations = request.score->continuations;
+    const auto longest = std::find_if(continuations.begin(), continuations.end(), [&](const auto& c) {
+      return static_cast<int32_t>(c.size()) == num_new;
+    });
+    field = absl::StrCat("continuations[", longest - continuations.begin(), "]");
+  }
   return FieldError(field,
-                    absl::StrCat("largest position ", num_positions - 1, " + ",
-                                 request.stopping.max_new_tokens, " new tokens"),
+                    absl::StrCat("largest position ", num_positions - 1, " + ", num_new,
+                                 request.score.has_value() ? " tokens" : " new tokens"),
                     absl::StrCat("must be within the model's context of ", info.max_positions));
 }
 

@@ -1,11 +1,13 @@
 #include "core/engine/running_request.h"
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "absl/container/flat_hash_set.h"
 
 #include "core/base/check.h"
+#include "core/engine/continuation_scores.h"
 #include "core/engine/vote.h"
 
 namespace chorus {
@@ -24,7 +26,7 @@ RunningRequest::RunningRequest(std::unique_ptr<PendingRequest> pending, SegmentC
       sequences_[index] = std::make_unique<Sequence>(
           &sequence, &generations_.back()->token_ids(),
           Sequence::Options{
-              .max_length = sequence.layout.length() + request().stopping.max_new_tokens,
+              .max_length = sequence.layout.length() + MaxNewTokens(request()),
               .split_segment_columns = sequence.scales_segments,
               .has_windows = plan().has_windows});
     }
@@ -56,6 +58,9 @@ KvNeed RunningRequest::NeedOfKv() const {
     need.num_slots += more.num_slots;
     need.num_idle_slots += more.num_idle_slots;
   });
+  for (const auto& generation : generations_) {
+    if (generation->scoring() != nullptr) need.num_slots += generation->scoring()->NeedOfSlots();
+  }
   return need;
 }
 
@@ -64,6 +69,9 @@ bool RunningRequest::TakeKv() {
   has_kv_ = true;
   bool all = true;
   ForEachUnfinishedSequence([&](Sequence& sequence) { all = all && sequence.TakeKv(&cache_); });
+  for (const auto& generation : generations_) {
+    if (generation->scoring() != nullptr) all = all && generation->scoring()->TakeKv(&cache_);
+  }
   if (!all) {
     ReleaseKv();
     return false;
@@ -87,7 +95,7 @@ void RunningRequest::CountCached() {
 bool RunningRequest::GrowKv() {
   bool all = true;
   for (const auto& generation : generations_) {
-    if (generation->finished() || generation->reading()) continue;
+    if (!generation->decodes()) continue;
     for (int32_t index : generation->plan().sequence_indexes) {
       all = all && sequences_[index]->GrowKv(&cache_);
     }
@@ -99,6 +107,7 @@ void RunningRequest::ReleaseKv() {
   if (!std::exchange(has_kv_, false)) return;
   for (const auto& generation : generations_) {
     ReleaseSequences(generation->plan());
+    if (generation->scoring() != nullptr) generation->scoring()->ReleaseKv(&cache_);
     if (!generation->finished()) generation->Restart();
   }
 }
@@ -116,6 +125,19 @@ std::optional<TokenEvent> RunningRequest::Append(int32_t generation_index, Chose
   if (!kept_events_.empty()) return KeepForVote(generation_index, std::move(event));
   if (event.text.empty() && event.token_ids.empty()) return std::nullopt;
   return event;
+}
+
+void RunningRequest::TakeFirstScores(int32_t generation_index, const ChosenToken& token) {
+  Generation& generation = *generations_[generation_index];
+  generation.scoring()->TakeFirst(token, &cache_);
+  if (generation.finished()) ReleaseSequences(generation.plan());
+}
+
+void RunningRequest::TakeScore(int32_t generation_index, int32_t continuation,
+                               const ChosenToken& token) {
+  Generation& generation = *generations_[generation_index];
+  generation.scoring()->Take(continuation, token, &cache_);
+  if (generation.finished()) ReleaseSequences(generation.plan());
 }
 
 PromptSummary RunningRequest::SummarisePrompt(int32_t worker) const {
@@ -136,28 +158,47 @@ PromptSummary RunningRequest::SummarisePrompt(int32_t worker) const {
 
 FinishSummary RunningRequest::Summarise(absl::Time now) const {
   FinishSummary summary;
-  const FusionMethod method = request().fusion.method;
-  if (method == FusionMethod::kPerPrompt || method == FusionMethod::kVote) {
-    summary.prompts = AnswersInCallersOrder();
-    summary.answer = summary.prompts.front();
+  if (request().score.has_value()) {
+    SummariseScores(&summary);
   } else {
-    summary.answer = generations_.front()->answer();
-  }
-  if (method == FusionMethod::kVote && finished()) {
-    VoteResult vote = CountVotes(summary.prompts, CanonicalOrder());
-    summary.answer = summary.prompts[vote.winner];
-    summary.tally = std::move(vote.tally);
+    SummariseAnswers(&summary);
   }
   summary.prompt_tokens = plan().prompt_tokens;
   summary.cached_tokens = cached_tokens_;
-  for (const auto& generation : generations_) {
-    summary.generated_tokens += static_cast<int32_t>(generation->token_ids().size());
-  }
   summary.model_steps = model_steps;
   summary.queue_time = started.value_or(now) - submitted();
   if (first_token_time.has_value()) summary.first_token_time = *first_token_time - submitted();
   summary.total_time = now - submitted();
   return summary;
+}
+
+void RunningRequest::SummariseScores(FinishSummary* summary) const {
+  std::vector<const Generation*> generations;
+  int32_t least = std::numeric_limits<int32_t>::max();
+  for (const auto& generation : generations_) {
+    generations.push_back(generation.get());
+    least = std::min(least, generation->scoring()->num_scored());
+  }
+  summary->scored_tokens = least;
+  if (finished()) summary->scores = CombineScores(request(), plan(), generations);
+}
+
+void RunningRequest::SummariseAnswers(FinishSummary* summary) const {
+  const FusionMethod method = request().fusion.method;
+  if (method == FusionMethod::kPerPrompt || method == FusionMethod::kVote) {
+    summary->prompts = AnswersInCallersOrder();
+    summary->answer = summary->prompts.front();
+  } else {
+    summary->answer = generations_.front()->answer();
+  }
+  if (method == FusionMethod::kVote && finished()) {
+    VoteResult vote = CountVotes(summary->prompts, CanonicalOrder());
+    summary->answer = summary->prompts[vote.winner];
+    summary->tally = std::move(vote.tally);
+  }
+  for (const auto& generation : generations_) {
+    summary->generated_tokens += static_cast<int32_t>(generation->token_ids().size());
+  }
 }
 
 void RunningRequest::ReleaseSequences(const GenerationPlan& plan) {

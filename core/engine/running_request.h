@@ -68,6 +68,10 @@ class RunningRequest {
   std::optional<TokenEvent> Append(int32_t generation_index, ChosenToken token,
                                    absl::Span<const AttentionProbeResult> probes);
 
+  // The same for a request that scores: the first tokens' scores, then the others' in order.
+  void TakeFirstScores(int32_t generation_index, const ChosenToken& token);
+  void TakeScore(int32_t generation_index, int32_t continuation, const ChosenToken& token);
+
   PromptSummary SummarisePrompt(int32_t worker) const;
   // Complete once finished; before, what there is so far.
   FinishSummary Summarise(absl::Time now) const;
@@ -81,6 +85,8 @@ class RunningRequest {
  private:
   void ReleaseSequences(const GenerationPlan& plan);
   void CountCached();
+  void SummariseAnswers(FinishSummary* summary) const;
+  void SummariseScores(FinishSummary* summary) const;
   template <typename Visit>
   void ForEachUnfinishedSequence(const Visit& visit) const;
   std::vector<Answer> AnswersInCallersOrder() const;

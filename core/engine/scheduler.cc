@@ -1,6 +1,7 @@
 #include "core/engine/scheduler.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/container/flat_hash_map.h"
 
@@ -18,9 +19,13 @@ class PromptWork {
     const int64_t before = num_rows_;
     for (int32_t i = 0; i < request->num_generations(); ++i) {
       const Generation& generation = request->generation(i);
-      if (generation.finished() || !generation.reading()) continue;
-      if (!AddSegments(request, generation, budget - (num_rows_ - before))) break;
-      if (!AddOwn(request, i, budget - (num_rows_ - before))) break;
+      if (generation.finished()) continue;
+      if (generation.reading()) {
+        if (!AddSegments(request, generation, budget - (num_rows_ - before))) break;
+        if (!AddOwn(request, i, budget - (num_rows_ - before))) break;
+      }
+      if (generation.scoring() == nullptr) continue;
+      if (!AddContinuations(request, i, budget - (num_rows_ - before))) break;
     }
     return num_rows_ - before;
   }
@@ -97,16 +102,50 @@ class PromptWork {
     return early == left && next.num_final_rows == num_final;
   }
 
+  // True if nothing is left of the continuations after this step. As AddOwn, it goes on in a second
+  // turn.
+  bool AddContinuations(RunningRequest* request, int32_t generation_index, int64_t budget) {
+    const Scoring& scoring = *request->generation(generation_index).scoring();
+    for (int32_t i = 0; i < scoring.num_continuations(); ++i) {
+      TokenRange rows = scoring.RowsLeft(i);
+      const auto place = continuations_.find({&scoring, i});
+      if (place != continuations_.end()) rows.begin = works_[place->second].continuation_rows.end;
+      if (rows.length() == 0) continue;
+      StepWork next = {.kind = StepWork::Kind::kScore,
+                       .request = request,
+                       .generation_index = generation_index,
+                       .continuation = i,
+                       .continuation_rows = {rows.begin, rows.begin + 1}};
+      const int64_t width = next.num_rows();  // of one token
+      const bool nothing_yet = num_rows_ == 0;
+      const int64_t fitting = std::max<int64_t>(budget / width, nothing_yet ? 1 : 0);
+      const auto length = static_cast<int32_t>(std::min<int64_t>(rows.length(), fitting));
+      if (length == 0) return false;
+      budget -= length * width;
+      num_rows_ += length * width;
+      next.continuation_rows.end = rows.begin + length;
+      if (place != continuations_.end()) {
+        works_[place->second].continuation_rows.end = next.continuation_rows.end;
+      } else {
+        continuations_[{&scoring, i}] = works_.size();
+        works_.push_back(next);
+      }
+      if (length < rows.length()) return false;
+    }
+    return true;
+  }
+
   std::vector<StepWork>& works_;
   absl::flat_hash_map<const CachedSegment*, int32_t> planned_ends_;
   absl::flat_hash_map<const Generation*, size_t> own_;  // index in works_
+  absl::flat_hash_map<std::pair<const Scoring*, int32_t>, size_t> continuations_;  // likewise
   int64_t num_rows_ = 0;
 };
 
 bool Reads(const RunningRequest& request) {
   for (int32_t i = 0; i < request.num_generations(); ++i) {
     const Generation& generation = request.generation(i);
-    if (!generation.finished() && generation.reading()) return true;
+    if (!generation.finished() && !generation.decodes()) return true;
   }
   return false;
 }
@@ -133,8 +172,24 @@ int64_t StepWork::num_rows() const {
     case Kind::kOwn:
       return num_early_rows + num_final_rows;
     case Kind::kDecode:
+    case Kind::kScore:
       const GenerationPlan& plan = request->generation(generation_index).plan();
-      return static_cast<int64_t>(plan.sequence_indexes.size());
+      const auto num_sequences = static_cast<int64_t>(plan.sequence_indexes.size());
+      return kind == Kind::kDecode ? num_sequences : num_sequences * continuation_rows.length();
+  }
+  return 0;
+}
+
+int32_t StepWork::num_choices() const {
+  switch (kind) {
+    case Kind::kSegment:
+      return 0;
+    case Kind::kOwn:
+      return num_final_rows > 0 ? 1 : 0;
+    case Kind::kDecode:
+      return 1;
+    case Kind::kScore:
+      return continuation_rows.length();
   }
   return 0;
 }
@@ -146,7 +201,7 @@ int64_t Scheduler::AddDecodeWork(absl::Span<RunningRequest* const> requests,
   for (RunningRequest* request : requests) {
     for (int32_t i = 0; i < request->num_generations(); ++i) {
       const Generation& generation = request->generation(i);
-      if (generation.finished() || generation.reading()) continue;
+      if (!generation.decodes()) continue;
       ready.push_back(
           {.kind = StepWork::Kind::kDecode, .request = request, .generation_index = i});
       num_ready_rows += ready.back().num_rows();

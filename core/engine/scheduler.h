@@ -15,6 +15,7 @@ struct StepWork {
     kSegment,  // rows of a shared segment, from its num_filled() on or from where another work ends
     kOwn,      // a generation's next own rows (see Generation::early_rows)
     kDecode,   // the last token's row in each of a generation's sequences
+    kScore,    // some rows of a continuation in each of a generation's sequences (see Scoring)
   };
   Kind kind = Kind::kDecode;
   RunningRequest* request = nullptr;
@@ -22,12 +23,15 @@ struct StepWork {
   CachedSegment* segment = nullptr;  // kSegment
   TokenRange segment_rows;           // kSegment: of its tokens
 
-  int32_t generation_index = 0;  // kOwn, kDecode
+  int32_t generation_index = 0;  // kOwn, kDecode, kScore
   int64_t num_early_rows = 0;    // kOwn: of the generation's early rows, from where it stands
   int64_t num_final_rows = 0;    // kOwn: after them all of its final rows, or none
 
-  // True if a token comes of it.
-  bool chooses() const { return kind == Kind::kDecode || num_final_rows > 0; }
+  int32_t continuation = 0;      // kScore
+  TokenRange continuation_rows;  // kScore: of its tokens, each of which scores the one behind it
+
+  // Choices that come of it.
+  int32_t num_choices() const;
   int64_t num_rows() const;
 };
 
@@ -45,9 +49,11 @@ struct SchedulerOptions {
 // for each request that reads, so that a step, and with it the gap between two tokens of a stream,
 // grows with the number of prompts that wait and never with the length of one. In urgency order
 // each prompt gets half of what is left, so that a short prompt passes a long one, and the rest
-// goes to the most urgent. Three things may exceed max_step_rows: the rows of one generation that
-// generates; one prompt row beside a full step of such rows; and a generation's final rows, which
-// run together, when no other prompt rows run.
+// goes to the most urgent. Continuations that are scored are read like prompts, in the same step as
+// the end of the prompt where they fit. Three things may exceed max_step_rows: the rows of one
+// generation that generates; one prompt row beside a full step of such rows; and rows that run
+// together because one choice needs them all, when no other prompt rows run: a generation's final
+// rows, or the rows of one token of a continuation.
 class Scheduler {
  public:
   explicit Scheduler(const SchedulerOptions& options) : options_(options) {}

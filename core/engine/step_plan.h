@@ -30,6 +30,10 @@ struct TokenChoice {
   // Rows whose distributions (softmax of raw logits) are compared: see ChosenToken::disagreement.
   // Empty: not wanted. Rows that are not among `rows` cost the head's matrix product for each.
   std::vector<int32_t> compared_rows;
+  // Tokens whose log-probabilities are wanted whatever is chosen, and rows of which they are wanted
+  // one by one as well: see ChosenToken::target_logprobs. Either may be empty.
+  std::vector<int32_t> targets;
+  std::vector<int32_t> target_rows;
 };
 
 // A row of the step whose attention is looked at. It changes no other result, not by a bit, and its
@@ -68,6 +72,9 @@ struct ChosenToken {
   // Jensen-Shannon divergence of the compared rows, equal weights, in bits, 0..log2(their number);
   // 0 if none were, NaN if their logits are not finite.
   float disagreement = 0.0f;
+  // [1 + target_rows, targets]: log-softmax of the combined row at the targets, as logprob; then of
+  // each of target_rows as it is. NaN where a row of target_rows is not finite.
+  std::vector<float> target_logprobs;
   // Not OK if this one choice failed (INVALID_ARGUMENT: no token is left to choose from; INTERNAL: the
   // logits are not finite); token_id is then 0 and means nothing.
   absl::Status status;

@@ -28,13 +28,22 @@ class Builder {
   void AddSegment(const StepWork& work);
   void AddOwn(const StepWork& work);
   void AddDecode(const StepWork& work);
+  void AddScore(const StepWork& work);
   static std::vector<int32_t> StepRows(const std::vector<Placed>& placed,
                                        const std::vector<LogitRow>& rows);
   void AddChoice(const Generation& generation, TokenChoice choice);
   void AddMoves(const Sequence& sequence);
+  // What rows are read of: a sequence, or a branch that has tokens of its own behind its prompt.
+  struct Source {
+    const Sequence& sequence;
+    absl::Span<const int32_t> branch_token_ids;
+    absl::Span<const int32_t> branch_slots;
+    const void* owner() const;
+  };
   // Returns the step's row of rows.begin.
-  int32_t AddRows(const Sequence& sequence, TokenRange rows);
-  void AddRun(const Sequence& sequence, TokenRange rows, const RowIntervals::Run& run);
+  int32_t AddRows(const Source& source, TokenRange rows);
+  void AddRun(const Source& source, TokenRange rows, const RowIntervals::Run& run);
+  void AddToken(const Source& source, int32_t index);
   using Keys = absl::Span<const KeyInterval>;
   // Adds a run's intervals and, if the model has windows, the windowed ones.
   void AddIntervals(Keys keys, const std::optional<Keys>& windowed_keys, int32_t query_end,
@@ -44,7 +53,7 @@ class Builder {
                      absl::Span<const int32_t> second);
 
   StepPlan plan_;
-  absl::flat_hash_map<const void*, int32_t> table_begins_;  // by sequence or segment
+  absl::flat_hash_map<const void*, int32_t> table_begins_;  // by sequence, branch or segment
   int32_t scaling_ = -1;  // of the present work
 };
 
@@ -55,7 +64,15 @@ void Builder::Add(const StepWork& work) {
     scaling_ = static_cast<int32_t>(plan_.attention.scalings.size());
     plan_.attention.scalings.push_back(*work.request->request().fusion.scaling);
   }
-  work.kind == StepWork::Kind::kDecode ? AddDecode(work) : AddOwn(work);
+  switch (work.kind) {
+    case StepWork::Kind::kSegment:
+    case StepWork::Kind::kOwn:
+      return AddOwn(work);
+    case StepWork::Kind::kDecode:
+      return AddDecode(work);
+    case StepWork::Kind::kScore:
+      return AddScore(work);
+  }
 }
 
 // A segment's tokens see its prefix and themselves, as two intervals: so it gets the same bits
@@ -97,7 +114,7 @@ void Builder::AddDecode(const StepWork& work) {
   for (int32_t index : plan.sequence_indexes) {
     const Sequence& sequence = work.request->sequence(index);
     const int32_t last = sequence.num_tokens() - 1;
-    rows.push_back(AddRows(sequence, {last, last + 1}));
+    rows.push_back(AddRows({sequence}, {last, last + 1}));
   }
   const auto companions = rows.begin() + plan.num_combined();
   choice.rows.assign(rows.begin(), companions);
@@ -105,6 +122,33 @@ void Builder::AddDecode(const StepWork& work) {
     choice.compared_rows.assign(plan.num_companions > 0 ? companions : rows.begin(), rows.end());
   }
   AddChoice(generation, std::move(choice));
+}
+
+void Builder::AddScore(const StepWork& work) {
+  const Generation& generation = work.request->generation(work.generation_index);
+  const GenerationPlan& plan = generation.plan();
+  const Scoring& scoring = *generation.scoring();
+  const TokenRange of = work.continuation_rows;
+  std::vector<int32_t> row_begins;  // by sequence
+  for (size_t i = 0; i < plan.sequence_indexes.size(); ++i) {
+    const Sequence& sequence = work.request->sequence(plan.sequence_indexes[i]);
+    const int32_t begin = sequence.prompt_length();
+    row_begins.push_back(AddRows({.sequence = sequence,
+                                  .branch_token_ids = scoring.token_ids(work.continuation),
+                                  .branch_slots = scoring.slots(work.continuation, i)},
+                                 {begin + of.begin, begin + of.end}));
+  }
+  for (int32_t k = 0; k < of.length(); ++k) {
+    TokenChoice choice = generation.ScoringChoice(work.continuation, of.begin + k + 1);
+    std::vector<int32_t> rows;
+    for (const int32_t begin : row_begins) rows.push_back(begin + k);
+    const auto companions = rows.begin() + plan.num_combined();
+    choice.rows.assign(rows.begin(), companions);
+    if (!plan.first_compared_rows.empty()) {
+      choice.target_rows.assign(plan.num_companions > 0 ? companions : rows.begin(), rows.end());
+    }
+    AddChoice(generation, std::move(choice));
+  }
 }
 
 void Builder::AddOwn(const StepWork& work) {
@@ -118,7 +162,7 @@ void Builder::AddOwn(const StepWork& work) {
     const int64_t taken = std::min<int64_t>(left, piece.rows.length() - skipped);
     left -= taken;
     const int32_t begin = piece.rows.begin + static_cast<int32_t>(skipped);
-    AddRows(work.request->sequence(piece.sequence_index),
+    AddRows({work.request->sequence(piece.sequence_index)},
             {begin, begin + static_cast<int32_t>(taken)});
   }
   CHECK(left == 0);
@@ -126,11 +170,12 @@ void Builder::AddOwn(const StepWork& work) {
 
   std::vector<Placed> placed;
   for (const SequenceRows& piece : generation.plan().final_rows) {
-    placed.push_back({piece, AddRows(work.request->sequence(piece.sequence_index), piece.rows)});
+    placed.push_back({piece, AddRows({work.request->sequence(piece.sequence_index)}, piece.rows)});
   }
   TokenChoice choice = generation.NextChoice();
   choice.rows = StepRows(placed, generation.plan().first_rows);
-  choice.compared_rows = StepRows(placed, generation.plan().first_compared_rows);
+  (generation.scoring() != nullptr ? choice.target_rows : choice.compared_rows) =
+      StepRows(placed, generation.plan().first_compared_rows);
   AddChoice(generation, std::move(choice));
 }
 
@@ -171,26 +216,28 @@ void Builder::AddMoves(const Sequence& sequence) {
 
 // Runs are cut where the key intervals change and where the
 // fused rows begin, as scaling applies from there.
-int32_t Builder::AddRows(const Sequence& sequence, TokenRange rows) {
+int32_t Builder::AddRows(const Source& source, TokenRange rows) {
+  const Sequence& sequence = source.sequence;
   const int32_t row_begin = plan_.num_rows();
   const int32_t original_length = sequence.plan().layout.original_length();
   for (int32_t begin = rows.begin; begin < rows.end;) {
     const RowIntervals::Run& run = sequence.row_intervals().RunOf(begin);
     int32_t end = std::min(rows.end, run.rows.end);
     if (begin < original_length) end = std::min(end, original_length);
-    AddRun(sequence, {begin, end}, run);
+    AddRun(source, {begin, end}, run);
     begin = end;
   }
   return row_begin;
 }
 
-void Builder::AddRun(const Sequence& sequence, TokenRange rows, const RowIntervals::Run& run) {
+void Builder::AddRun(const Source& source, TokenRange rows, const RowIntervals::Run& run) {
+  const Sequence& sequence = source.sequence;
   AttentionPlan& attention = plan_.attention;
   AttentionRun added;
   added.row_begin = plan_.num_rows();
   added.row_end = added.row_begin + rows.length();
   added.query_begin = rows.begin;
-  added.table_begin = TableBegin(&sequence, sequence.slots(), {});
+  added.table_begin = TableBegin(source.owner(), sequence.slots(), source.branch_slots);
   added.position_begin = sequence.PositionAt(rows.begin);
   const RowIntervals* const windowed = sequence.windowed_intervals();
   std::optional<Keys> windowed_keys;
@@ -199,11 +246,23 @@ void Builder::AddRun(const Sequence& sequence, TokenRange rows, const RowInterva
   const bool is_fused = rows.begin >= sequence.plan().layout.original_length();
   if (is_fused && sequence.plan().scales_segments) added.scaling = scaling_;
   attention.runs.push_back(added);
-  for (int32_t index = rows.begin; index < rows.end; ++index) {
+  for (int32_t index = rows.begin; index < rows.end; ++index) AddToken(source, index);
+}
+
+void Builder::AddToken(const Source& source, int32_t index) {
+  const Sequence& sequence = source.sequence;
+  plan_.positions.push_back(sequence.PositionAt(index));
+  if (source.branch_slots.empty()) {
     plan_.token_ids.push_back(sequence.TokenAt(index));
-    plan_.positions.push_back(sequence.PositionAt(index));
     plan_.slots.push_back(sequence.SlotAt(index));
+  } else {
+    plan_.token_ids.push_back(source.branch_token_ids[index - sequence.prompt_length()]);
+    plan_.slots.push_back(source.branch_slots[index - sequence.prompt_length()]);
   }
+}
+
+const void* Builder::Source::owner() const {
+  return branch_slots.empty() ? static_cast<const void*>(&sequence) : branch_slots.data();
 }
 
 void Builder::AddIntervals(Keys keys, const std::optional<Keys>& windowed_keys, int32_t query_end,

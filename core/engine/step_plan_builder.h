@@ -10,8 +10,8 @@
 
 namespace chorus {
 
-// The step that does all of `works`, in their order: rows, attention, and one choice for each work
-// that chooses, in order, and the probes of the choices' rows, likewise. Pointers in it are borrowed
+// The step that does all of `works`, in their order: rows, attention, and the choices of each work,
+// in order, and the probes of the choices' rows, likewise. Pointers in it are borrowed
 // from the requests.
 StepPlan BuildStepPlan(absl::Span<const StepWork> works);
 

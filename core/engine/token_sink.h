@@ -71,6 +71,15 @@ struct VoteTally {
   std::vector<int32_t> prompt_indexes;  // caller's order
 };
 
+// How likely one of ScoreParams::continuations is, natural logarithms.
+struct ContinuationScore {
+  double logprob = 0.0;                   // sum of token_logprobs
+  bool is_greedy = false;
+  std::vector<float> token_logprobs;      // one a token, given those before it
+  std::vector<double> prompt_logprobs;    // one a prompt, caller's order; empty if not wanted
+  std::vector<int32_t> greedy_token_ids;  // one a token; empty for PER_PROMPT and VOTE
+};
+
 struct FinishSummary {
   Answer answer;                // the fused or winning one; for PER_PROMPT, prompt 0's
   std::vector<Answer> prompts;  // PER_PROMPT and VOTE, in the caller's order
@@ -78,6 +87,8 @@ struct FinishSummary {
   int32_t prompt_tokens = 0;
   int32_t cached_tokens = 0;
   int32_t generated_tokens = 0;  // over all sequences
+  std::vector<ContinuationScore> scores;  // Score, in the request's order; only once all are known
+  int32_t scored_tokens = 0;     // Score: of continuations, each once
   int32_t model_steps = 0;       // steps that this request took part in
   absl::Duration queue_time;     // submission to first step
   absl::Duration first_token_time;  // submission to first token; zero if there was none

@@ -11,51 +11,54 @@
 namespace chorus {
 namespace {
 
-std::vector<AttentionTask> MakeTasks(const AttentionPlan& plan, const AttentionShape& shape) {
-  const int32_t heads_per_kv_head = shape.num_heads / shape.num_kv_heads;
+int32_t HeadsPerKvHead(const AttentionShape& shape) { return shape.num_heads / shape.num_kv_heads; }
+
+std::vector<AttentionTask> MakeTasks(const TilePlan& tiles, const AttentionShape& shape) {
+  const int32_t heads_per_kv_head = HeadsPerKvHead(shape);
   const int32_t task_heads = std::min(heads_per_kv_head, kMaxTaskQueries);
-  const int32_t task_rows = kMaxTaskQueries / task_heads;
   std::vector<AttentionTask> tasks;
-  for (const AttentionRun& run : plan.runs) {
-    for (int32_t row = run.row_begin; row < run.row_end; row += task_rows) {
-      for (int32_t kv_head = 0; kv_head < shape.num_kv_heads; ++kv_head) {
-        const int32_t head_end = (kv_head + 1) * heads_per_kv_head;
-        for (int32_t head = kv_head * heads_per_kv_head; head < head_end; head += task_heads) {
-          tasks.push_back({&run, row, std::min(row + task_rows, run.row_end), kv_head, head,
-                           std::min(task_heads, head_end - head)});
-        }
+  for (const Tile& tile : tiles.tiles) {
+    for (int32_t kv_head = 0; kv_head < shape.num_kv_heads; ++kv_head) {
+      const int32_t head_end = (kv_head + 1) * heads_per_kv_head;
+      for (int32_t head = kv_head * heads_per_kv_head; head < head_end; head += task_heads) {
+        tasks.push_back({tile, kv_head, head, std::min(task_heads, head_end - head)});
       }
     }
   }
   return tasks;
 }
 
-// Computes every chunk into memory of the stack and merges it at once.
-void RunWhole(const AttentionPlan& plan, const AttentionTask& task, const AttentionArgs& args) {
+// Computes every span into memory of the stack and merges it at once.
+void RunWhole(const AttentionPlan& plan, const TilePlan& tiles, const AttentionTask& task,
+              const AttentionArgs& args) {
   alignas(64) float values[kMaxTaskQueries * kMaxHeadDim];
   float max[kMaxTaskQueries], sum[kMaxTaskQueries];
   const SoftmaxState state = {max, sum, values};
-  FinishAttentionTask(plan, task, args, [&](int64_t, const KeyChunk& chunk) {
-    RunAttentionChunk(plan, task, args, chunk, state);
+  FinishAttentionTask(plan, tiles, task, args, [&](const KeySpan& span) {
+    RunAttentionSpan(plan, task, args, span, state);
     return state;
   });
 }
 
-// The chunks of few, long tasks, each a piece of work of its own. The result is RunWhole's, bit for
-// bit: the same chunks merged in the same order.
+// The spans of few, long tasks, each a piece of work of its own. The result is RunWhole's, bit for
+// bit: the same spans merged in the same order.
 class SplitWork {
  public:
-  SplitWork(const AttentionPlan& plan, const std::vector<AttentionTask>& tasks,
-            const AttentionArgs& args)
-      : plan_(plan), tasks_(tasks), args_(args), padded_(PaddedHeadDim(args.shape.head_dim)) {
+  SplitWork(const AttentionPlan& plan, const TilePlan& tiles,
+            const std::vector<AttentionTask>& tasks, const AttentionArgs& args)
+      : plan_(plan),
+        tiles_(tiles),
+        tasks_(tasks),
+        args_(args),
+        padded_(PaddedHeadDim(args.shape.head_dim)) {
     int64_t num_floats = 0;
     for (const AttentionTask& task : tasks) {
       first_item_.push_back(static_cast<int64_t>(items_.size()));
-      ForEachChunk(plan, task, args.window, [&](const KeyChunk& chunk) {
-        items_.push_back({&task, chunk, num_floats});
+      for (int32_t i = task.tile.span_begin; i < task.tile.span_end; ++i) {
+        items_.push_back({&task, &tiles.spans[i], num_floats});
         // max, sum, values; rounded up so that values stay aligned.
         num_floats += 2 * kMaxTaskQueries + int64_t{task.num_queries()} * padded_;
-      });
+      }
     }
     memory_ = hwy::AllocateAligned<float>(std::max<int64_t>(1, num_floats));
     CHECK(memory_ != nullptr);
@@ -63,18 +66,20 @@ class SplitWork {
 
   void Run(ThreadPool& pool) {
     pool.ParallelFor(static_cast<int64_t>(items_.size()), [&](int64_t i) {
-      RunAttentionChunk(plan_, *items_[i].task, args_, items_[i].chunk, StateOf(i));
+      RunAttentionSpan(plan_, *items_[i].task, args_, *items_[i].span, StateOf(i));
     });
     pool.ParallelFor(static_cast<int64_t>(tasks_.size()), [&](int64_t t) {
-      FinishAttentionTask(plan_, tasks_[t], args_,
-                          [&](int64_t i, const KeyChunk&) { return StateOf(first_item_[t] + i); });
+      const KeySpan* first = tiles_.spans.data() + tasks_[t].tile.span_begin;
+      FinishAttentionTask(plan_, tiles_, tasks_[t], args_, [&](const KeySpan& span) {
+        return StateOf(first_item_[t] + (&span - first));
+      });
     });
   }
 
  private:
   struct Item {
     const AttentionTask* task;
-    KeyChunk chunk;
+    const KeySpan* span;
     int64_t memory_offset;
   };
 
@@ -84,6 +89,7 @@ class SplitWork {
   }
 
   const AttentionPlan& plan_;
+  const TilePlan& tiles_;
   const std::vector<AttentionTask>& tasks_;
   const AttentionArgs& args_;
   const int64_t padded_;
@@ -94,18 +100,27 @@ class SplitWork {
 
 }  // namespace
 
-void SegmentAttentionCpu(const AttentionPlan& plan, const AttentionArgs& args, ThreadPool& pool) {
-  const AttentionShape& shape = args.shape;
+TilePlan PlanCpuTiles(const AttentionPlan& plan, const AttentionShape& shape,
+                      const AttentionWindow& window) {
   CHECK(shape.num_kv_heads > 0 && shape.num_heads > 0 && shape.num_heads % shape.num_kv_heads == 0);
+  const int32_t task_heads = std::min(HeadsPerKvHead(shape), kMaxTaskQueries);
+  return PlanTiles(
+      plan, window,
+      {.tile_rows = kMaxTaskQueries / task_heads, .key_block = kKeyBlock, .span_keys = kSpanKeys});
+}
+
+void SegmentAttentionCpu(const AttentionPlan& plan, const TilePlan& tiles,
+                         const AttentionArgs& args, ThreadPool& pool) {
+  const AttentionShape& shape = args.shape;
   CHECK(shape.head_dim > 0 && shape.head_dim <= kMaxHeadDim);
-  const std::vector<AttentionTask> tasks = MakeTasks(plan, shape);
+  const std::vector<AttentionTask> tasks = MakeTasks(tiles, shape);
   const int64_t num_tasks = static_cast<int64_t>(tasks.size());
   // Too few tasks to balance by themselves; this also bounds the memory of split work.
   if (pool.num_threads() > 1 && num_tasks < 4 * pool.num_threads()) {
-    SplitWork(plan, tasks, args).Run(pool);
+    SplitWork(plan, tiles, tasks, args).Run(pool);
     return;
   }
-  pool.ParallelFor(num_tasks, [&](int64_t i) { RunWhole(plan, tasks[i], args); });
+  pool.ParallelFor(num_tasks, [&](int64_t i) { RunWhole(plan, tiles, tasks[i], args); });
 }
 
 }  // namespace chorus

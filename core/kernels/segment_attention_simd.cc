@@ -66,10 +66,11 @@ struct BlockKeys {
 // Of the block of keys [begin, end); begin >= end: none. A block's keys that a row does not see
 // take no part in the row's result, so that it is the same whichever rows share the block.
 HWY_INLINE BlockKeys VisibleKeys(const AttentionTask& task, const AttentionWindow& window,
-                                 const KeyChunk& chunk, int32_t row, int32_t begin, int32_t end) {
+                                 const KeySpan& span, int32_t row, int32_t begin, int32_t end) {
+  if (span.full_begin <= begin && end <= span.full_end) return {0, end - begin};
   BlockKeys visible = {0, std::min(task.QueryIndex(row) + 1, end) - begin};
   if (!window.is_full()) {
-    const int32_t first_key = window.FirstPosition(task.Position(row)) - chunk.position_shift;
+    const int32_t first_key = window.FirstPosition(task.Position(row)) - span.position_shift;
     visible.begin = std::max(0, first_key - begin);
   }
   return visible;
@@ -212,7 +213,7 @@ void LoadValues(const AttentionArgs& args, const int64_t* offsets, bool is_read_
 // Offset in elements of the task's kv head of key `key` of its sequence.
 HWY_INLINE int64_t KvOffset(const AttentionPlan& plan, const AttentionTask& task,
                             const AttentionArgs& args, int32_t key) {
-  const int64_t slot = plan.slot_table[task.run->table_begin + key];
+  const int64_t slot = plan.slot_table[task.tile.table_begin + key];
   CHECK(slot >= 0 && slot < args.kv.num_slots);
   return (slot * args.shape.num_kv_heads + task.kv_head) * args.shape.head_dim;
 }
@@ -242,7 +243,8 @@ void LoadBlock(const AttentionPlan& plan, const AttentionTask& task, const Atten
     offsets[j] = KvOffset(plan, task, args, begin + j);
   }
   LoadKeys(args, offsets, block);
-  const bool is_read_once = task.row_end - task.row_begin == 1 && task.num_heads <= kMaxGroup;
+  const bool is_read_once =
+      task.tile.row_end - task.tile.row_begin == 1 && task.num_heads <= kMaxGroup;
   LoadValues(args, offsets, is_read_once, block);
 }
 
@@ -445,28 +447,28 @@ void ClearState(const SoftmaxState& state, int32_t num_queries, int32_t padded) 
   std::fill_n(state.values, int64_t{num_queries} * padded, 0.0f);
 }
 
-// total += chunk, queries [0, num_queries): o = sum_i exp(max_i - max) values_i, and so the sum.
-void MergeState(const SoftmaxState& chunk, int32_t num_queries, int32_t padded,
+// total += span, queries [0, num_queries): o = sum_i exp(max_i - max) values_i, and so the sum.
+void MergeState(const SoftmaxState& span, int32_t num_queries, int32_t padded,
                 const SoftmaxState& total) {
   const FloatTag d;
   for (int32_t i = 0; i < num_queries; ++i) {
-    const float max = std::max(total.max[i], chunk.max[i]);
-    if (chunk.max[i] == kMinusInfinity) continue;
-    if (total.max[i] == kMinusInfinity) {  // the usual case: the first chunk is the only one
+    const float max = std::max(total.max[i], span.max[i]);
+    if (span.max[i] == kMinusInfinity) continue;
+    if (total.max[i] == kMinusInfinity) {  // the usual case: the first span is the only one
       total.max[i] = max;
-      total.sum[i] = chunk.sum[i];
-      std::copy_n(chunk.values + int64_t{i} * padded, padded, total.values + int64_t{i} * padded);
+      total.sum[i] = span.sum[i];
+      std::copy_n(span.values + int64_t{i} * padded, padded, total.values + int64_t{i} * padded);
       continue;
     }
     const float total_weight = std::exp(total.max[i] - max);
-    const float chunk_weight = std::exp(chunk.max[i] - max);
+    const float span_weight = std::exp(span.max[i] - max);
     total.max[i] = max;
-    total.sum[i] = total.sum[i] * total_weight + chunk.sum[i] * chunk_weight;
+    total.sum[i] = total.sum[i] * total_weight + span.sum[i] * span_weight;
     for (int32_t dim = 0; dim < padded; dim += kLanes) {
       float* out = total.values + int64_t{i} * padded + dim;
       const FloatVector kept = hn::Mul(hn::Load(d, out), hn::Set(d, total_weight));
-      const FloatVector added = hn::Load(d, chunk.values + int64_t{i} * padded + dim);
-      hn::Store(hn::MulAdd(added, hn::Set(d, chunk_weight), kept), d, out);
+      const FloatVector added = hn::Load(d, span.values + int64_t{i} * padded + dim);
+      hn::Store(hn::MulAdd(added, hn::Set(d, span_weight), kept), d, out);
     }
   }
 }
@@ -503,24 +505,24 @@ MergedParts MergeParts(float others_max, float others_sum, float segments_max, f
 
 }  // namespace
 
-void AttentionChunk(const AttentionPlan& plan, const AttentionTask& task, const AttentionArgs& args,
-                    const KeyChunk& chunk, const SoftmaxState& state) {
+void AttentionSpan(const AttentionPlan& plan, const AttentionTask& task, const AttentionArgs& args,
+                   const KeySpan& span, const SoftmaxState& state) {
   const int32_t head_dim = args.shape.head_dim;
   const int32_t padded = PaddedHeadDim(head_dim);
   ClearState(state, task.num_queries(), padded);
-  const float temperature = chunk.is_scaled ? plan.scalings[task.run->scaling].temperature : 1.0f;
+  const float temperature = span.is_scaled ? plan.scalings[task.tile.scaling].temperature : 1.0f;
   const float factor = args.shape.softmax_scale / temperature;
-  const auto statistics = StatisticsOfRows(args.statistics, task.row_begin, task.row_end);
+  const auto statistics = StatisticsOfRows(args.statistics, task.tile.row_begin, task.tile.row_end);
   Block block;
-  PrefetchBlock(plan, task, args, chunk.begin, std::min(chunk.begin + kKeyBlock, chunk.end));
-  for (int32_t begin = chunk.begin; begin < chunk.end; begin += kKeyBlock) {
-    const int32_t end = std::min(begin + kKeyBlock, chunk.end);
+  PrefetchBlock(plan, task, args, span.begin, std::min(span.begin + kKeyBlock, span.end));
+  for (int32_t begin = span.begin; begin < span.end; begin += kKeyBlock) {
+    const int32_t end = std::min(begin + kKeyBlock, span.end);
     LoadBlock(plan, task, args, begin, end, block);
-    PrefetchBlock(plan, task, args, end, std::min(end + kKeyBlock, chunk.end));
-    for (int32_t row = task.row_begin; row < task.row_end; ++row) {
-      const BlockKeys visible = VisibleKeys(task, args.window, chunk, row, begin, end);
+    PrefetchBlock(plan, task, args, end, std::min(end + kKeyBlock, span.end));
+    for (int32_t row = task.tile.row_begin; row < task.tile.row_end; ++row) {
+      const BlockKeys visible = VisibleKeys(task, args.window, span, row, begin, end);
       if (visible.begin >= visible.end) continue;
-      const int32_t query = (row - task.row_begin) * task.num_heads;
+      const int32_t query = (row - task.tile.row_begin) * task.num_heads;
       const SoftmaxState row_state = {state.max + query, state.sum + query,
                                       state.values + int64_t{query} * padded};
       const float* q = args.q + (int64_t{row} * args.shape.num_heads + task.head_begin) * head_dim;
@@ -530,8 +532,8 @@ void AttentionChunk(const AttentionPlan& plan, const AttentionTask& task, const 
   }
 }
 
-void FinishTask(const AttentionPlan& plan, const AttentionTask& task, const AttentionArgs& args,
-                const ChunkState& chunk_state) {
+void FinishTask(const AttentionPlan& plan, const TilePlan& tiles, const AttentionTask& task,
+                const AttentionArgs& args, const SpanState& span_state) {
   const int32_t head_dim = args.shape.head_dim;
   const int32_t padded = PaddedHeadDim(head_dim);
   const int32_t num_queries = task.num_queries();
@@ -539,21 +541,20 @@ void FinishTask(const AttentionPlan& plan, const AttentionTask& task, const Atte
   float max[2][kMaxTaskQueries], sum[2][kMaxTaskQueries];
   const SoftmaxState others = {max[0], sum[0], values[0]};
   const SoftmaxState segments = {max[1], sum[1], values[1]};
-  const bool is_scaled = task.run->scaling >= 0;
+  const bool is_scaled = task.tile.scaling >= 0;
   ClearState(others, num_queries, padded);
   ClearState(segments, num_queries, is_scaled ? padded : 0);
 
-  int64_t index = 0;
-  ForEachChunk(plan, task, args.window, [&](const KeyChunk& chunk) {
-    MergeState(chunk_state(index++, chunk), num_queries, padded,
-               chunk.is_scaled ? segments : others);
-  });
+  for (int32_t i = task.tile.span_begin; i < task.tile.span_end; ++i) {
+    const KeySpan& span = tiles.spans[i];
+    MergeState(span_state(span), num_queries, padded, span.is_scaled ? segments : others);
+  }
 
-  const SegmentScaling scaling = is_scaled ? plan.scalings[task.run->scaling] : SegmentScaling();
-  const auto statistics = StatisticsOfRows(args.statistics, task.row_begin, task.row_end);
+  const SegmentScaling scaling = is_scaled ? plan.scalings[task.tile.scaling] : SegmentScaling();
+  const auto statistics = StatisticsOfRows(args.statistics, task.tile.row_begin, task.tile.row_end);
   for (int32_t i = 0; i < num_queries; ++i) {
     const MergedParts merged = MergeParts(max[0][i], sum[0][i], max[1][i], sum[1][i], scaling);
-    const int64_t row = task.row_begin + i / task.num_heads;
+    const int64_t row = task.tile.row_begin + i / task.num_heads;
     const int64_t row_head = row * args.shape.num_heads + task.head_begin + i % task.num_heads;
     float* out = args.out + row_head * head_dim;
     for (int32_t dim = 0; dim < head_dim; ++dim) {
@@ -577,20 +578,20 @@ HWY_AFTER_NAMESPACE();
 namespace chorus {
 namespace {
 
-HWY_EXPORT(AttentionChunk);
+HWY_EXPORT(AttentionSpan);
 HWY_EXPORT(FinishTask);
 
 }  // namespace
 
-void RunAttentionChunk(const AttentionPlan& plan, const AttentionTask& task,
-                       const AttentionArgs& args, const KeyChunk& chunk,
-                       const SoftmaxState& state) {
-  HWY_DYNAMIC_DISPATCH(AttentionChunk)(plan, task, args, chunk, state);
+void RunAttentionSpan(const AttentionPlan& plan, const AttentionTask& task,
+                      const AttentionArgs& args, const KeySpan& span, const SoftmaxState& state) {
+  HWY_DYNAMIC_DISPATCH(AttentionSpan)(plan, task, args, span, state);
 }
 
-void FinishAttentionTask(const AttentionPlan& plan, const AttentionTask& task,
-                         const AttentionArgs& args, const ChunkState& chunk_state) {
-  HWY_DYNAMIC_DISPATCH(FinishTask)(plan, task, args, chunk_state);
+void FinishAttentionTask(const AttentionPlan& plan, const TilePlan& tiles,
+                         const AttentionTask& task, const AttentionArgs& args,
+                         const SpanState& span_state) {
+  HWY_DYNAMIC_DISPATCH(FinishTask)(plan, tiles, task, args, span_state);
 }
 
 }  // namespace chorus

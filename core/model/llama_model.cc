@@ -193,9 +193,10 @@ void LlamaModel::WriteKeysAndValues(int32_t index, const StepPlan& plan, const K
 }
 
 // q, keys and values -> attention, and what the probes see of it.
-void LlamaModel::Attend(int32_t index, const StepPlan& plan, const KvStorage& kv,
-                        AttentionProbes& probes, Workspace& workspace, ThreadPool& pool) const {
-  SegmentAttentionCpu(plan.attention,
+void LlamaModel::Attend(int32_t index, const StepPlan& plan, const LayerTiles& tiles,
+                        const KvStorage& kv, AttentionProbes& probes, Workspace& workspace,
+                        ThreadPool& pool) const {
+  SegmentAttentionCpu(plan.attention, tiles.Of(index),
                       {.shape = attention_shape(),
                        .q = Data(workspace.q),
                        .kv = kv.Layer(index),
@@ -231,6 +232,7 @@ std::vector<AttentionProbeResult> LlamaModel::Forward(const StepPlan& plan,
   int32_t num_rows = plan.num_rows();
   const int32_t hidden = config_.hidden_size;
   const float epsilon = static_cast<float>(config_.rms_norm_epsilon);
+  const LayerTiles tiles(plan.attention, attention_shape(), config_);
   AttentionProbes probes(plan, config_);
   workspace.ReserveRows(config_, num_rows);
   float* residual = Data(workspace.residual);
@@ -247,7 +249,7 @@ std::vector<AttentionProbeResult> LlamaModel::Forward(const StepPlan& plan,
     }
     WriteKeysAndValues(index, plan, kv, workspace, pool);
     if (!is_last || !logit_rows.empty() || !probes.empty()) {
-      Attend(index, plan, kv, probes, workspace, pool);
+      Attend(index, plan, tiles, kv, probes, workspace, pool);
     }
     if (is_last) {
       // Past the last keys and values only the rows that lead to a choice matter.

@@ -12,6 +12,7 @@
 #include "core/kernels/packed_linear.h"
 #include "core/model/attention_probes.h"
 #include "core/model/kv_storage.h"
+#include "core/model/layer_tiles.h"
 #include "core/model/llama_weights.h"
 #include "core/model/model_config.h"
 #include "core/model/torch_tensor.h"
@@ -75,8 +76,8 @@ class LlamaModel {
   void Embed(const std::vector<int32_t>& token_ids, float* out, ThreadPool& pool) const;
   void WriteKeysAndValues(int32_t index, const StepPlan& plan, const KvStorage& kv,
                           Workspace& workspace, ThreadPool& pool) const;
-  void Attend(int32_t index, const StepPlan& plan, const KvStorage& kv, AttentionProbes& probes,
-              Workspace& workspace, ThreadPool& pool) const;
+  void Attend(int32_t index, const StepPlan& plan, const LayerTiles& tiles, const KvStorage& kv,
+              AttentionProbes& probes, Workspace& workspace, ThreadPool& pool) const;
   void RunMlp(const Layer& layer, int32_t num_rows, Workspace& workspace, ThreadPool& pool) const;
   AttentionShape attention_shape() const;
 

@@ -82,7 +82,7 @@ absl::Status CheckRun(const StepPlan& step, const AttentionRun& run, int32_t nex
   return info.layer_windows.empty() ? absl::OkStatus() : CheckWindowed(step, run, info);
 }
 
-absl::Status CheckChoice(const TokenChoice& choice, int32_t num_rows) {
+absl::Status CheckChoice(const TokenChoice& choice, int32_t num_rows, const ModelInfo& info) {
   const bool is_sized = !choice.rows.empty() &&
                         (choice.rule != CombineRule::kNone || choice.rows.size() == 1) &&
                         (choice.weights.empty() || choice.weights.size() == choice.rows.size());
@@ -90,7 +90,8 @@ absl::Status CheckChoice(const TokenChoice& choice, int32_t num_rows) {
       choice.weights.empty() || std::any_of(choice.weights.begin(), choice.weights.end(),
                                             [](float weight) { return weight > 0.0f; });
   if (choice.sampling == nullptr || !is_sized || !is_weighted || !AllBelow(choice.rows, num_rows) ||
-      !AllBelow(choice.compared_rows, num_rows)) {
+      !AllBelow(choice.compared_rows, num_rows) || !AllBelow(choice.target_rows, num_rows) ||
+      !AllBelow(choice.targets, info.vocab_size)) {
     return PlanError("a choice is not well formed");
   }
   return absl::OkStatus();
@@ -166,7 +167,7 @@ absl::Status CheckStepPlan(const StepPlan& plan, const ModelInfo& info) {
   if (next_row != plan.num_rows()) return PlanError("runs do not cover the rows");
   CHORUS_RETURN_IF_ERROR(CheckMoves(plan, info));
   for (const TokenChoice& choice : plan.choices) {
-    CHORUS_RETURN_IF_ERROR(CheckChoice(choice, plan.num_rows()));
+    CHORUS_RETURN_IF_ERROR(CheckChoice(choice, plan.num_rows(), info));
   }
   for (const AttentionProbe& probe : plan.probes) {
     CHORUS_RETURN_IF_ERROR(CheckProbe(probe, plan.num_rows(), info));

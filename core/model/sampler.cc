@@ -176,6 +176,13 @@ std::vector<TokenLogprob> TopLogprobs(const float* row, int32_t count, int32_t w
   return result;
 }
 
+void AppendLogprobs(const float* row, const std::vector<int32_t>& targets, double log_sum,
+                    std::vector<float>* logprobs) {
+  for (const int32_t id : targets) {
+    logprobs->push_back(static_cast<float>(double{row[id]} - log_sum));
+  }
+}
+
 }  // namespace
 
 ChosenToken SampleToken(const TokenChoice& choice, const float* row, int32_t vocab_size) {
@@ -209,7 +216,17 @@ ChosenToken SampleToken(const TokenChoice& choice, const float* row, int32_t voc
                         : DrawToken(choice, logits, vocab_size, largest);
   chosen.logprob = static_cast<float>(double{row[chosen.token_id]} - log_sum);
   chosen.top_logprobs = TopLogprobs(row, vocab_size, choice.top_logprobs, log_sum);
+  AppendLogprobs(row, choice.targets, log_sum, &chosen.target_logprobs);
   return chosen;
+}
+
+void AppendLogprobs(const float* row, int32_t vocab_size, const std::vector<int32_t>& targets,
+                    std::vector<float>* logprobs) {
+  if (targets.empty()) return;
+  const double log_sum = LogSumExp(row, vocab_size);
+  AppendLogprobs(row, targets,
+                 std::isfinite(log_sum) ? log_sum : std::numeric_limits<double>::quiet_NaN(),
+                 logprobs);
 }
 
 }  // namespace chorus

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "core/engine/step_plan.h"
 
@@ -18,11 +19,16 @@ namespace chorus {
 //   4. top_k: the first k;  top_p: the shortest start that holds top_p of what is left (Holtzman et
 //      al., 2020);  min_p: those with at least min_p of the first one's probability
 //   5. a draw with RandomUniform(draw_seed, draw_index) over what is left, by rising id
-// logprob and top_logprobs are the log-softmax of `row` before step 1. `rule`, `rows` and `weights`
-// of the choice are not looked at.
+// logprob, top_logprobs and target_logprobs (of `targets` only) are the log-softmax of `row` before
+// step 1. `rule`, `rows`, `weights` and `target_rows` of the choice are not looked at.
 //
 // The result's status is INVALID_ARGUMENT if bans and allowed ids leave no token, INTERNAL if the
 // row has no finite maximum or holds NaN; the token is then 0 and means nothing.
 ChosenToken SampleToken(const TokenChoice& choice, const float* row, int32_t vocab_size);
+
+// Appends the log-softmax of `row`, [vocab_size] raw logits, at each of `targets`, which are in
+// [0, vocab_size). NaN for all if the row's log-sum-exp is not finite.
+void AppendLogprobs(const float* row, int32_t vocab_size, const std::vector<int32_t>& targets,
+                    std::vector<float>* logprobs);
 
 }  // namespace chorus

@@ -119,13 +119,14 @@ class TorchModelRunner : public ModelRunner {
   Workspace workspace_;
 };
 
-// Rows of the plan that the choices [first, end) read or compare, ascending, each once.
+// Rows of the plan that the choices [first, end) read, compare or score, ascending, each once.
 std::vector<int32_t> RowsOf(const StepPlan& plan, size_t first, size_t end) {
   std::vector<int32_t> rows;
   for (size_t i = first; i < end; ++i) {
     const TokenChoice& choice = plan.choices[i];
     rows.insert(rows.end(), choice.rows.begin(), choice.rows.end());
     rows.insert(rows.end(), choice.compared_rows.begin(), choice.compared_rows.end());
+    rows.insert(rows.end(), choice.target_rows.begin(), choice.target_rows.end());
   }
   std::sort(rows.begin(), rows.end());
   rows.erase(std::unique(rows.begin(), rows.end()), rows.end());
@@ -193,6 +194,10 @@ void TorchModelRunner::ChooseTokens(const StepPlan& plan, const std::vector<int3
       if (!choice.compared_rows.empty()) {
         chosen.disagreement =
             Disagreement(logits_of(choice.compared_rows), static_cast<int32_t>(vocab_size));
+      }
+      for (const float* row_alone : logits_of(choice.target_rows)) {
+        AppendLogprobs(row_alone, static_cast<int32_t>(vocab_size), choice.targets,
+                       &chosen.target_logprobs);
       }
     } catch (const std::bad_alloc&) {  // must not leave a thread of the team
       chosen.status = absl::ResourceExhaustedError("out of memory");

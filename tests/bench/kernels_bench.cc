@@ -165,6 +165,7 @@ nlohmann::json BenchAttention(const AttentionCase& test, KvType type, ThreadPool
   const AttentionShape shape{9, 3, 64, 0.125f};
   const int64_t num_rows = plan.runs.back().row_end;
   const int64_t kv_size = int64_t{test.num_keys} * shape.num_kv_heads * shape.head_dim;
+  const TilePlan tiles = PlanCpuTiles(plan, shape, test.window);
   const std::vector<float> q = RandomFloats(num_rows * shape.num_heads * shape.head_dim);
   std::vector<float> out(q.size());
   // Bits below 0x3F80 are bfloat16 numbers in [0, 1), and two of them a float32 in [0, 1).
@@ -179,12 +180,14 @@ nlohmann::json BenchAttention(const AttentionCase& test, KvType type, ThreadPool
     args.kv = {type, k.data() + offset, v.data() + offset, test.num_keys};
     args.out = out.data();
     args.window = test.window;
-    SegmentAttentionCpu(plan, args, pool);
+    SegmentAttentionCpu(plan, tiles, args, pool);
   });
   return {{"name", test.name},
           {"type", type == KvType::kFloat32 ? "float32" : "bfloat16"},
           {"num_keys", test.num_keys},
           {"microseconds_a_layer", seconds * 1e6},
+          {"useful_gflops", 4e-9 * shape.head_dim * shape.num_heads *
+                                CountAllowedPairs(tiles, test.window) / seconds},
           {"kv_gb_per_second", 2.0 * elements * sizeof(uint16_t) / seconds * 1e-9}};
 }
 

@@ -29,6 +29,11 @@ std::vector<v1::GenerateRequest> FakeService::requests() const {
   return requests_;
 }
 
+std::vector<v1::ScoreRequest> FakeService::score_requests() const {
+  absl::MutexLock lock(&mutex_);
+  return score_requests_;
+}
+
 std::vector<v1::ExplainRequest> FakeService::explain_requests() const {
   absl::MutexLock lock(&mutex_);
   return explain_requests_;
@@ -85,6 +90,17 @@ grpc::Status FakeService::Explain(grpc::ServerContext* context,
   }
   while (waits_for_cancel && !context->IsCancelled()) absl::SleepFor(absl::Milliseconds(1));
   *response = explanation;
+  return status;
+}
+
+grpc::Status FakeService::Score(grpc::ServerContext* context, const v1::ScoreRequest* request,
+                                v1::ScoreResponse* response) {
+  {
+    absl::MutexLock lock(&mutex_);
+    score_requests_.push_back(*request);
+  }
+  while (waits_for_cancel && !context->IsCancelled()) absl::SleepFor(absl::Milliseconds(1));
+  *response = scores;
   return status;
 }
 

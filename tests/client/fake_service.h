@@ -29,6 +29,9 @@ class FakeService final : public v1::Inference::Service {
 
   v1::ExplainResponse explanation;
 
+  v1::ScoreResponse scores;  // the same for every request
+
+  std::vector<v1::ScoreRequest> score_requests() const ABSL_LOCKS_EXCLUDED(mutex_);
   std::vector<v1::ExplainRequest> explain_requests() const ABSL_LOCKS_EXCLUDED(mutex_);
   // Requests of Generate so far, in order.
   std::vector<v1::GenerateRequest> requests() const ABSL_LOCKS_EXCLUDED(mutex_);
@@ -43,6 +46,9 @@ class FakeService final : public v1::Inference::Service {
   // Answers with `explanation`, or `status` if that is an error.
   grpc::Status Explain(grpc::ServerContext* context, const v1::ExplainRequest* request,
                        v1::ExplainResponse* response) override;
+  // Answers with `scores`, or `status` if that is an error.
+  grpc::Status Score(grpc::ServerContext* context, const v1::ScoreRequest* request,
+                     v1::ScoreResponse* response) override;
   // One token a byte, whose id is the byte; 256 for a recognised "<s>". A byte that is not ASCII is
   // detokenised as "?".
   grpc::Status Tokenize(grpc::ServerContext* context, const v1::TokenizeRequest* request,
@@ -55,6 +61,7 @@ class FakeService final : public v1::Inference::Service {
  private:
   mutable absl::Mutex mutex_;
   std::vector<v1::GenerateRequest> requests_ ABSL_GUARDED_BY(mutex_);
+  std::vector<v1::ScoreRequest> score_requests_ ABSL_GUARDED_BY(mutex_);
   std::vector<v1::ExplainRequest> explain_requests_ ABSL_GUARDED_BY(mutex_);
   std::string target_;
   std::unique_ptr<grpc::Server> server_;

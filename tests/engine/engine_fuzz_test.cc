@@ -60,14 +60,14 @@ TEST_P(EngineFuzzTest, EveryRequestGetsTheReferencesTokensInAnyCompany) {
   if (random() % 3 == 0) options.max_idle_cache_tokens = static_cast<int32_t>(random() % 100);
   FakeModelOptions model;
   // The largest request fits alone; several preempt each other.
-  model.num_kv_slots = 300 + static_cast<int32_t>(random() % (random() % 2 == 0 ? 100 : 2000));
+  model.num_kv_slots = 350 + static_cast<int32_t>(random() % (random() % 2 == 0 ? 100 : 2000));
   const int num_workers = 1 + static_cast<int>(random() % 2);
   TestEngine test(model, options, num_workers);
 
   std::vector<Request> requests;
   std::vector<std::shared_ptr<RecordingSink>> sinks;
   for (int i = 0; i < 40; ++i) {
-    requests.push_back(RandomRequest(random));
+    requests.push_back(random() % 3 == 0 ? RandomScoreRequest(random) : RandomRequest(random));
     ReuseSegments(random, requests, &requests.back());
     requests.back().priority = static_cast<int32_t>(random() % 3);
     sinks.push_back(test.Submit(requests.back()));
@@ -78,6 +78,11 @@ TEST_P(EngineFuzzTest, EveryRequestGetsTheReferencesTokensInAnyCompany) {
                  << "request " << i << ", method " << static_cast<int>(requests[i].fusion.method));
     sinks[i]->Await();
     ASSERT_TRUE(sinks[i]->status().ok()) << sinks[i]->status();
+    if (requests[i].score.has_value()) {
+      ExpectReferenceScores(requests[i], model.vocab_size, sinks[i]->summary().scores);
+      EXPECT_TRUE(sinks[i]->events().empty());
+      continue;
+    }
     EXPECT_EQ(AnswersOf(requests[i], *sinks[i]),
               ReferenceAnswers(requests[i], options.eos_token_ids, model.vocab_size));
     ExpectStreamMatchesSummary(requests[i], *sinks[i]);

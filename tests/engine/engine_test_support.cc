@@ -261,4 +261,43 @@ Request RandomRequest(std::mt19937& random) {
   return request;
 }
 
+Request RandomScoreRequest(std::mt19937& random) {
+  Request request = RandomRequest(random);
+  request.sampling = SamplingParams();
+  request.response = ResponseParams();
+  request.score.emplace().prompt_logprobs = random() % 4 != 0;
+  for (int32_t left = 10; left > 0 && request.score->continuations.size() < 5;) {
+    const auto length = 1 + static_cast<int32_t>(random() % left);
+    left -= length;
+    request.score->continuations.push_back(RandomTokens(random, length));
+    if (random() % 3 == 0) break;
+  }
+  return request;
+}
+
+void ExpectReferenceScores(const Request& request, int32_t vocab_size,
+                           const std::vector<ContinuationScore>& scores) {
+  const std::vector<ContinuationScore> want = ReferenceScores(request, vocab_size);
+  ASSERT_EQ(scores.size(), want.size());
+  const bool mixes = request.fusion.method == FusionMethod::kPerPrompt ||
+                     request.fusion.method == FusionMethod::kVote;
+  for (size_t i = 0; i < want.size(); ++i) {
+    SCOPED_TRACE(testing::Message() << "continuation " << i);
+    EXPECT_EQ(scores[i].is_greedy, want[i].is_greedy);
+    EXPECT_EQ(scores[i].greedy_token_ids, want[i].greedy_token_ids);
+    EXPECT_EQ(scores[i].prompt_logprobs, want[i].prompt_logprobs);
+    ASSERT_EQ(scores[i].token_logprobs.size(), want[i].token_logprobs.size());
+    if (!mixes) {
+      EXPECT_EQ(scores[i].logprob, want[i].logprob);
+      EXPECT_EQ(scores[i].token_logprobs, want[i].token_logprobs);
+      continue;
+    }
+    // A handful of double operations on logarithms below 100, then one rounding to float.
+    EXPECT_NEAR(scores[i].logprob, want[i].logprob, 1e-12 * 100);
+    for (size_t k = 0; k < want[i].token_logprobs.size(); ++k) {
+      EXPECT_NEAR(scores[i].token_logprobs[k], want[i].token_logprobs[k], 1e-6);
+    }
+  }
+}
+
 }  // namespace chorus

@@ -148,6 +148,8 @@ class Gate {
 std::vector<int32_t> RandomTokens(std::mt19937& random, int32_t length);
 // Any method and setting, small lengths.
 Request RandomRequest(std::mt19937& random);
+// Any method and setting, 1 to 5 continuations, of 10 tokens in all at most.
+Request RandomScoreRequest(std::mt19937& random);
 Request SimpleRequest(FusionMethod method, int32_t max_new_tokens);
 
 // What the fake model must answer to `request`, made from SegmentMask row by row without any
@@ -156,5 +158,12 @@ Request SimpleRequest(FusionMethod method, int32_t max_new_tokens);
 std::vector<std::vector<int32_t>> ReferenceAnswers(const Request& request,
                                                    const std::vector<int32_t>& eos_token_ids,
                                                    int32_t vocab_size);
+
+// The same of what a request's continuations must score: bit for bit, but for the logprob and
+// token_logprobs of PER_PROMPT and VOTE, which come of probabilities here.
+std::vector<ContinuationScore> ReferenceScores(const Request& request, int32_t vocab_size);
+// Expects `scores` to be the reference's.
+void ExpectReferenceScores(const Request& request, int32_t vocab_size,
+                           const std::vector<ContinuationScore>& scores);
 
 }  // namespace chorus

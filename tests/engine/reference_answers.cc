@@ -1,7 +1,11 @@
 // The oracle of the engine's tests: every row's visible keys straight from SegmentMask.
 
 #include <algorithm>
+#include <cmath>
+#include <functional>
 #include <numeric>
+#include <optional>
+#include <utility>
 
 #include "core/base/check.h"
 #include "core/cache/content_hash.h"
@@ -78,44 +82,75 @@ std::vector<float> Weights(const Request& request, const std::vector<int32_t>& o
   return weights;
 }
 
+// How tokens come: from sequences in lockstep, whose last rows are combined.
+struct Path {
+  std::vector<ReferenceSequence> sequences;
+  CombineRule rule = CombineRule::kNone;
+  std::vector<float> weights;
+  // The first choice, where it is another one.
+  CombineRule first_rule = CombineRule::kNone;
+  std::vector<float> first_weights;
+  std::vector<std::vector<float>> first_rows;
+};
+
 struct Reference {
   const Request& request;
-  const std::vector<int32_t>& eos;
   int32_t vocab_size;
 
-  using FirstChoice = std::function<void(TokenChoice*, std::vector<std::vector<float>>*)>;
-
-  // Generates from sequences in lockstep; `first` sets rule, weights and rows of the first choice.
-  std::vector<int32_t> Generate(std::vector<ReferenceSequence> sequences, CombineRule rule,
-                                const std::vector<float>& weights, uint64_t seed,
-                                const FirstChoice& first) const {
-    std::vector<int32_t> prompt, generated, banned = request.stopping.stop_token_ids;
-    for (const auto& sequence : sequences) Add(sequence.prompt(), &prompt);
-    if (!request.stopping.ignore_eos) Add(eos, &banned);
-    while (static_cast<int32_t>(generated.size()) < request.stopping.max_new_tokens) {
-      TokenChoice choice;
-      choice.rule = rule;
-      choice.weights = weights;
-      std::vector<std::vector<float>> rows;
-      if (generated.empty() && first) {
-        first(&choice, &rows);
-      } else {
-        for (const auto& s : sequences) rows.push_back(s.Logits(s.last_row(), vocab_size));
+  // Appends tokens to the sequences while `next`, told of a combined row, gives one.
+  void Walk(Path path,
+            const std::function<std::optional<int32_t>(const std::vector<float>&)>& next) const {
+    std::vector<float> combined;
+    if (!path.first_rows.empty()) {
+      combined = fake_model::Combine(path.first_rule, path.first_weights, path.first_rows);
+    }
+    while (true) {
+      if (combined.empty()) {
+        std::vector<std::vector<float>> rows;
+        for (const auto& s : path.sequences) rows.push_back(s.Logits(s.last_row(), vocab_size));
+        combined = fake_model::Combine(path.rule, path.weights, rows);
       }
+      const std::optional<int32_t> token = next(std::exchange(combined, {}));
+      if (!token.has_value()) return;
+      for (auto& sequence : path.sequences) sequence.Append(*token);
+    }
+  }
+
+  std::vector<int32_t> Generate(Path path, uint64_t seed, const std::vector<int32_t>& eos) const {
+    std::vector<int32_t> prompt, generated, banned = request.stopping.stop_token_ids;
+    for (const auto& sequence : path.sequences) Add(sequence.prompt(), &prompt);
+    if (!request.stopping.ignore_eos) Add(eos, &banned);
+    Walk(std::move(path), [&](const std::vector<float>& combined) -> std::optional<int32_t> {
+      if (static_cast<int32_t>(generated.size()) == request.stopping.max_new_tokens) return {};
+      TokenChoice choice;
       choice.sampling = &request.sampling;
       choice.prompt_tokens = &prompt;
       choice.generated_tokens = &generated;
       choice.draw_seed = seed;
       choice.draw_index = static_cast<int64_t>(generated.size());
       if (choice.draw_index < request.stopping.min_new_tokens) choice.banned_token_ids = &banned;
-      const int32_t token =
-          fake_model::Choose(fake_model::Combine(choice.rule, choice.weights, rows), choice)
-              .token_id;
-      if (std::find(banned.begin(), banned.end(), token) != banned.end()) break;
+      const int32_t token = fake_model::Choose(combined, choice).token_id;
+      if (std::find(banned.begin(), banned.end(), token) != banned.end()) return {};
       generated.push_back(token);
-      for (auto& sequence : sequences) sequence.Append(token);
-    }
+      return token;
+    });
     return generated;
+  }
+
+  // token_logprobs, logprob, greedy_token_ids and is_greedy of one path.
+  ContinuationScore Score(Path path, const std::vector<int32_t>& tokens) const {
+    ContinuationScore score;
+    size_t k = 0;
+    Walk(std::move(path), [&](const std::vector<float>& combined) -> std::optional<int32_t> {
+      if (k == tokens.size()) return {};
+      fake_model::AppendLogprobs(combined, {tokens[k]}, &score.token_logprobs);
+      score.logprob += score.token_logprobs.back();
+      score.greedy_token_ids.push_back(static_cast<int32_t>(
+          std::max_element(combined.begin(), combined.end()) - combined.begin()));
+      return tokens[k++];
+    });
+    score.is_greedy = score.greedy_token_ids == tokens;
+    return score;
   }
 
   ReferenceSequence PromptSequence(int32_t i) const {
@@ -130,7 +165,9 @@ struct Reference {
     return ReferenceSequence(std::move(tokens), pieces, nullptr);
   }
 
-  std::vector<int32_t> Attention() const {
+  Path PromptPath(int32_t i) const { return {.sequences = {PromptSequence(i)}}; }
+
+  Path AttentionPath() const {
     const FusionParams& fusion = request.fusion;
     std::vector<int32_t> order(request.prompts.size());
     std::iota(order.begin(), order.end(), 0);
@@ -150,30 +187,85 @@ struct Reference {
     pieces.separator_policy = fusion.separators;
     pieces.position_mode = fusion.positions;
     pieces.suffix_length = static_cast<int32_t>(request.suffix.size());
-    const ReferenceSequence sequence(std::move(tokens), pieces,
-                                     fusion.scaling.has_value() ? &*fusion.scaling : nullptr);
-    const auto first = [&](TokenChoice* choice, std::vector<std::vector<float>>* rows) {
-      const std::vector<int32_t>& last = sequence.layout().last_own_tokens();
-      if (!request.suffix.empty()) {
-        rows->push_back(sequence.Logits(sequence.last_row(), vocab_size));
-      } else if (fusion.first_token == FirstToken::kLastSegment) {
-        const auto callers_last = static_cast<int32_t>(order.size()) - 1;
-        const auto it = std::find(order.begin(), order.end(), callers_last);
-        rows->push_back(sequence.Logits(last[it - order.begin()], vocab_size));
-      } else {
-        for (int32_t row : last) rows->push_back(sequence.Logits(row, vocab_size));
-        choice->rule = CombineRule::kLogitMean;
-        choice->weights = Weights(request, order);
-      }
-    };
-    return Generate({sequence}, CombineRule::kNone, {}, request.sampling.seed, first);
+    ReferenceSequence sequence(std::move(tokens), pieces,
+                               fusion.scaling.has_value() ? &*fusion.scaling : nullptr);
+    Path path;
+    const std::vector<int32_t>& last = sequence.layout().last_own_tokens();
+    if (!request.suffix.empty()) {
+      path.first_rows.push_back(sequence.Logits(sequence.last_row(), vocab_size));
+    } else if (fusion.first_token == FirstToken::kLastSegment) {
+      const auto callers_last = static_cast<int32_t>(order.size()) - 1;
+      const auto it = std::find(order.begin(), order.end(), callers_last);
+      path.first_rows.push_back(sequence.Logits(last[it - order.begin()], vocab_size));
+    } else {
+      for (int32_t row : last) path.first_rows.push_back(sequence.Logits(row, vocab_size));
+      path.first_rule = CombineRule::kLogitMean;
+      path.first_weights = Weights(request, order);
+    }
+    path.sequences.push_back(std::move(sequence));
+    return path;
   }
 
-  std::vector<int32_t> Logits(CombineRule rule) const {
+  Path LogitPath(CombineRule rule) const {
     const std::vector<int32_t> order = CanonicalOrder(request);
-    std::vector<ReferenceSequence> sequences;
-    for (int32_t i : order) sequences.push_back(PromptSequence(i));
-    return Generate(std::move(sequences), rule, Weights(request, order), request.sampling.seed, {});
+    Path path{.rule = rule, .weights = Weights(request, order)};
+    for (int32_t i : order) path.sequences.push_back(PromptSequence(i));
+    return path;
+  }
+
+  // Of a method that gives one answer; nothing for the others.
+  std::optional<Path> FusedPath() const {
+    switch (request.fusion.method) {
+      case FusionMethod::kAttention:
+        return AttentionPath();
+      case FusionMethod::kLogitMean:
+        return LogitPath(CombineRule::kLogitMean);
+      case FusionMethod::kProbMean:
+        return LogitPath(CombineRule::kProbMean);
+      case FusionMethod::kProbMax:
+        return LogitPath(CombineRule::kProbMax);
+      case FusionMethod::kLogitMax:
+        return LogitPath(CombineRule::kLogitMax);
+      case FusionMethod::kPerPrompt:
+      case FusionMethod::kVote:
+        return std::nullopt;
+    }
+    return std::nullopt;
+  }
+
+  // The mean over prompts of the probability that each gives to the first `count` tokens of all.
+  static double MeanProbability(const std::vector<ContinuationScore>& alone, size_t count) {
+    double sum = 0.0;
+    for (const ContinuationScore& score : alone) {
+      sum += std::exp(std::accumulate(score.token_logprobs.begin(),
+                                      score.token_logprobs.begin() + count, 0.0));
+    }
+    return sum / static_cast<double>(alone.size());
+  }
+
+  ContinuationScore ScoreOf(const std::vector<int32_t>& tokens) const {
+    std::vector<ContinuationScore> alone;
+    for (size_t i = 0; i < request.prompts.size(); ++i) {
+      alone.push_back(Score(PromptPath(static_cast<int32_t>(i)), tokens));
+    }
+    ContinuationScore score;
+    if (const auto path = FusedPath(); path.has_value()) {
+      score = Score(*path, tokens);
+    } else {
+      size_t num_greedy = 0;
+      for (const ContinuationScore& one : alone) num_greedy += one.is_greedy;
+      for (size_t k = 0; k < tokens.size(); ++k) {
+        score.token_logprobs.push_back(static_cast<float>(
+            std::log(MeanProbability(alone, k + 1)) - std::log(MeanProbability(alone, k))));
+      }
+      score.logprob = std::log(MeanProbability(alone, tokens.size()));
+      score.is_greedy = request.fusion.method == FusionMethod::kVote
+                            ? num_greedy > alone.size() - num_greedy
+                            : num_greedy == alone.size();
+    }
+    if (!request.score->prompt_logprobs) return score;
+    for (const ContinuationScore& one : alone) score.prompt_logprobs.push_back(one.logprob);
+    return score;
   }
 };
 
@@ -182,29 +274,26 @@ struct Reference {
 std::vector<std::vector<int32_t>> ReferenceAnswers(const Request& request,
                                                    const std::vector<int32_t>& eos_token_ids,
                                                    int32_t vocab_size) {
-  const Reference reference{request, eos_token_ids, vocab_size};
-  switch (request.fusion.method) {
-    case FusionMethod::kAttention:
-      return {reference.Attention()};
-    case FusionMethod::kLogitMean:
-      return {reference.Logits(CombineRule::kLogitMean)};
-    case FusionMethod::kProbMean:
-      return {reference.Logits(CombineRule::kProbMean)};
-    case FusionMethod::kProbMax:
-      return {reference.Logits(CombineRule::kProbMax)};
-    case FusionMethod::kLogitMax:
-      return {reference.Logits(CombineRule::kLogitMax)};
-    case FusionMethod::kPerPrompt:
-    case FusionMethod::kVote:
-      break;
+  const Reference reference{request, vocab_size};
+  if (const auto path = reference.FusedPath(); path.has_value()) {
+    return {reference.Generate(*path, request.sampling.seed, eos_token_ids)};
   }
   std::vector<std::vector<int32_t>> answers;
   for (size_t i = 0; i < request.prompts.size(); ++i) {
     const auto index = static_cast<int32_t>(i);
-    answers.push_back(reference.Generate({reference.PromptSequence(index)}, CombineRule::kNone, {},
-                                         PromptSeed(request.sampling.seed, index), {}));
+    answers.push_back(reference.Generate(
+        reference.PromptPath(index), PromptSeed(request.sampling.seed, index), eos_token_ids));
   }
   return answers;
+}
+
+std::vector<ContinuationScore> ReferenceScores(const Request& request, int32_t vocab_size) {
+  const Reference reference{request, vocab_size};
+  std::vector<ContinuationScore> scores;
+  for (const auto& tokens : request.score->continuations) {
+    scores.push_back(reference.ScoreOf(tokens));
+  }
+  return scores;
 }
 
 }  // namespace chorus

@@ -24,12 +24,13 @@ int64_t NumberOf(const Request& request) {
   return number;
 }
 
+// Rows that run together, for a first token or for one of a continuation.
 int64_t CountFinalRows(const FusionPlan& plan) {
   int64_t most = 0;
   for (const GenerationPlan& generation : plan.generations) {
     int64_t rows = 0;
     for (const SequenceRows& piece : generation.final_rows) rows += piece.rows.length();
-    most = std::max(most, rows);
+    most = std::max({most, rows, static_cast<int64_t>(generation.sequence_indexes.size())});
   }
   return most;
 }
@@ -80,6 +81,15 @@ std::vector<std::vector<int32_t>> RequestRecord::Answers() const {
   std::vector<std::vector<int32_t>> answers;
   for (const Answer& answer : summary.prompts) answers.push_back(answer.token_ids);
   return answers;
+}
+
+std::vector<double> RequestRecord::Scores() const {
+  std::vector<double> values;
+  for (const ContinuationScore& score : summary.scores) {
+    values.insert(values.end(), score.token_logprobs.begin(), score.token_logprobs.end());
+    values.insert(values.end(), score.prompt_logprobs.begin(), score.prompt_logprobs.end());
+  }
+  return values;
 }
 
 Simulation::Simulation(SimulationOptions options)
@@ -214,6 +224,7 @@ void Simulation::CheckStanding(const SimulatedWorker& worker, Batch::Progress pr
 void Simulation::Submit(Arrival arrival) {
   RequestRecord& record = records_[NumberOf(arrival.request)];
   record.method = arrival.request.fusion.method;
+  record.scores = arrival.request.score.has_value();
   record.submitted = clock_.Now();
   auto plan = PlanFusion(arrival.request);
   CHECK(plan.ok());

@@ -41,11 +41,14 @@ struct RequestRecord {
   FinishSummary summary;
   int64_t streamed_tokens = 0;
   FusionMethod method = FusionMethod::kAttention;
+  bool scores = false;  // it has continuations instead of an answer
   std::vector<absl::Time> event_times;  // when its reader got something
 
   bool ended_ok() const { return num_ends == 1 && status.ok(); }
   // Token ids by generation, caller's order.
   std::vector<std::vector<int32_t>> Answers() const;
+  // Of all continuations, those of tokens and of prompts.
+  std::vector<double> Scores() const;
 };
 
 // The engine without threads under a virtual clock: workers' batches on simulated models, and

@@ -166,6 +166,10 @@ TEST_P(SimulationTest, TokensAreConserved) {
   int64_t num_first = 0;
   for (const auto& [number, record] : simulation().records()) {
     const FinishSummary& summary = record.summary;
+    if (record.scores) {
+      ASSERT_EQ(summary.generated_tokens + record.streamed_tokens, 0) << "request " << number;
+      continue;
+    }
     num_answered += summary.generated_tokens;
     int64_t num_in_answers = 0;
     const auto count = [&](const Answer& answer) {
@@ -241,6 +245,9 @@ TEST_P(SimulationTest, WhatEndsWellHasTheTokensThatItGetsAlone) {
     ++num_seen;
     ASSERT_EQ(record.Answers(), reference.RunAlone(arrival.request).Answers())
         << "request " << arrival.request.id << ", preempted " << record.num_preemptions << " times";
+    ASSERT_EQ(record.Scores(), reference.records().at(std::stoll(arrival.request.id)).Scores())
+        << "request " << arrival.request.id << ", preempted " << record.num_preemptions << " times";
+    ASSERT_EQ(record.Scores().empty(), !record.scores);
   }
   std::printf("%d preempted and %d other requests compared\n", num_preempted, num_others);
   EXPECT_GT(num_others, 100);

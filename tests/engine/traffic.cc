@@ -91,6 +91,7 @@ Request Traffic::MakeRequest() {
     request.stopping.min_new_tokens = Below(4);
     request.stopping.ignore_eos = Happens(0.2);
     request.priority = Below(5) - 2;
+    if (Happens(options_.scoring)) MakeContinuations(&request);
     if (SizeOf(request).num_slots <= options_.max_request_slots) return request;
   }
 }
@@ -116,6 +117,15 @@ void Traffic::MakeFusion(Request* request) {
   if (Happens(0.3)) fusion.separators = SeparatorPolicy::kAttached;
   if (Happens(0.3)) fusion.first_token = FirstToken::kLastSegment;
   if (Happens(0.1)) fusion.scaling = SegmentScaling{0.9f, 0.8f, -0.5f};
+}
+
+// A few short answers to choose from, now and then a long text.
+void Traffic::MakeContinuations(Request* request) {
+  request->sampling = SamplingParams{.seed = request->sampling.seed};
+  ScoreParams& score = request->score.emplace();
+  score.prompt_logprobs = Happens(0.8);
+  const int32_t count = 1 + Below(5);
+  for (int32_t i = 0; i < count; ++i) score.continuations.push_back(Tokens(HeavyTailed(1, 200)));
 }
 
 ReaderHabit Traffic::MakeReader() {

@@ -36,6 +36,7 @@ struct TrafficOptions {
   int64_t max_request_slots = 4000;
   double cancelled = 0.05;      // shares of all requests
   double with_deadline = 0.15;  // two seconds to a minute
+  double scoring = 0.1;
   double slow_readers = 0.04;
   double stalled_readers = 0.003;
 };
@@ -65,6 +66,7 @@ class Traffic {
   Request MakeRequest();
   void MakePrompts(Request* request);
   void MakeFusion(Request* request);
+  void MakeContinuations(Request* request);
   ReaderHabit MakeReader();
 
   const TrafficOptions options_;

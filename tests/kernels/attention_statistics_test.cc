@@ -211,7 +211,7 @@ TEST_P(AttentionStatisticsTest, EqualTheReferenceOnFuzzedBatchesOnEveryTarget) {
       std::vector<AttentionStatistics> statistics =
           StatisticsFor(batch, test.num_heads, args.window);
       args.statistics = statistics;
-      SegmentAttentionCpu(batch.plan, args, pool);
+      test::RunAttentionCpu(batch.plan, args, pool);
       for (size_t i = 0; i < batch.probes.size(); ++i) {
         const Probe& probe = batch.probes[i];
         SCOPED_TRACE("row " + std::to_string(probe.row));
@@ -262,7 +262,7 @@ TEST_P(AttentionStatisticsTest, AreTheSameBitForBitInEveryBatchAndChangeNoOutput
     const AttentionWindow window = kWindows[window_index++ % std::size(kWindows)];
     AttentionArgs plain_args = ArgsFor(test, batch, plain);
     plain_args.window = window;
-    SegmentAttentionCpu(batch.plan, plain_args, one);
+    test::RunAttentionCpu(batch.plan, plain_args, one);
     std::vector<AttentionStatistics> first;
     for (const int num_threads : {1, 2, 4}) {
       for (const Batch* form : {&batch, &single}) {
@@ -271,7 +271,7 @@ TEST_P(AttentionStatisticsTest, AreTheSameBitForBitInEveryBatchAndChangeNoOutput
         args.window = window;
         std::vector<AttentionStatistics> statistics = StatisticsFor(*form, test.num_heads, window);
         args.statistics = statistics;
-        SegmentAttentionCpu(form->plan, args, pool);
+        test::RunAttentionCpu(form->plan, args, pool);
         ASSERT_TRUE(SameBits(out, plain));
         if (first.empty()) first = statistics;
         for (size_t i = 0; i < statistics.size(); ++i) {
@@ -323,7 +323,7 @@ std::vector<AttentionStatistics> Collect(const Batch& batch) {
   AttentionArgs args = ArgsFor(kSmall, batch, out);
   args.statistics = statistics;
   ThreadPool pool(2);
-  SegmentAttentionCpu(batch.plan, args, pool);
+  test::RunAttentionCpu(batch.plan, args, pool);
   return statistics;
 }
 
@@ -358,7 +358,7 @@ TEST(AttentionStatisticsEdgeTest, MassSumIsOverAllPasses) {
   args.statistics = statistics;
   ThreadPool pool(2);
   for (int pass = 1; pass <= 3; ++pass) {
-    SegmentAttentionCpu(batch.plan, args, pool);
+    test::RunAttentionCpu(batch.plan, args, pool);
     for (int32_t head = 0; head < kSmall.num_heads; ++head) {
       for (size_t unit = 0; unit < 2; ++unit) {
         EXPECT_EQ(statistics[0].mass_sum(head)[unit],

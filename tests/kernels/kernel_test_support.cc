@@ -37,6 +37,10 @@ std::vector<float> RandomFloats(int64_t size, std::mt19937& random, float limit)
   return values;
 }
 
+void RunAttentionCpu(const AttentionPlan& plan, const AttentionArgs& args, ThreadPool& pool) {
+  SegmentAttentionCpu(plan, PlanCpuTiles(plan, args.shape, args.window), args, pool);
+}
+
 KvStore::KvStore(KvType type, int32_t num_slots, const AttentionShape& shape)
     : type_(type), num_slots_(num_slots), slot_size_(int64_t{shape.num_kv_heads} * shape.head_dim) {
   const int64_t size = num_slots * slot_size_;

@@ -35,6 +35,9 @@ struct HeadCase {
 std::string HeadCaseName(const testing::TestParamInfo<HeadCase>& info);
 AttentionShape ShapeOf(const HeadCase& test);
 
+// Plans the tiles of the layer's window and runs it.
+void RunAttentionCpu(const AttentionPlan& plan, const AttentionArgs& args, ThreadPool& pool);
+
 // Keys and values of one layer; every slot that nobody wrote is NaN.
 class KvStore {
  public:

@@ -122,7 +122,7 @@ AttentionArgs ArgsFor(const HeadCase& test, const Batch& batch, Result& result) 
 Result RunCpu(const HeadCase& test, const Batch& batch, const AttentionPlan& plan,
               ThreadPool& pool) {
   Result result;
-  SegmentAttentionCpu(plan, ArgsFor(test, batch, result), pool);
+  test::RunAttentionCpu(plan, ArgsFor(test, batch, result), pool);
   return result;
 }
 

@@ -364,12 +364,7 @@ TEST(GenerateManyTest, SlowReaderPausesOnlyItselfAndGetsItAllInLargerMessages) {
   request.mutable_fusion()->set_method(v1::FUSION_METHOD_PER_PROMPT);
   ManyCall call(test);
   for (int i = 0; i < kNumRequests; ++i) call.Send(std::to_string(i), request);
-  // Nobody reads: the steps must come to rest before the answers are whole.
-  int64_t seen = -1;
-  WaitUntil([&] {
-    absl::SleepFor(absl::Milliseconds(300));
-    return num_steps > 0 && std::exchange(seen, num_steps.load()) == num_steps.load();
-  });
+  WaitUntilAtRest(num_steps);  // nobody reads, and the answers are not whole
   EXPECT_LT(num_steps, kNumTokens);
   EXPECT_EQ(test.server().engine().num_running(), kNumRequests);
   // Others are served meanwhile, by either rpc.

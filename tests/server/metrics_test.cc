@@ -63,6 +63,7 @@ TEST(ServerMetricsTest, EveryMetricExistsFromTheStartWithItsHelp) {
                            "prompt_tokens_total",
                            "cached_prompt_tokens_total",
                            "generated_tokens_total",
+                           "scored_tokens_total",
                            "step_rows",
                            "step_seconds",
                            "kv_used_ratio",

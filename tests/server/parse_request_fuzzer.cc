@@ -1,4 +1,4 @@
-// Any bytes -> GenerateRequest -> RequestParser -> the engine's validation and plan: what a
+// Any bytes -> GenerateRequest and ScoreRequest -> RequestParser -> the engine's validation and plan: what a
 // caller's message passes before it is accepted. Every refusal must be INVALID_ARGUMENT that names
 // a field.
 #include <cstddef>
@@ -47,7 +47,8 @@ void CheckRefusal(const absl::Status& status) {
   CHECK(FieldOf(status).has_value());
 }
 
-void Run(const v1::GenerateRequest& proto) {
+template <typename Proto>
+void Run(const Proto& proto) {
   static const Setup* const kSetup = new Setup();
   const RequestParser parser(kSetup->tokenizer.get(), kSetup->text_config,
                              ParseLimits{kSetup->info.vocab_size, kMaxRequestTokens});
@@ -71,8 +72,9 @@ void Run(const v1::GenerateRequest& proto) {
 }  // namespace chorus
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  chorus::v1::GenerateRequest proto;
-  if (!proto.ParseFromArray(data, static_cast<int>(size))) return 0;
-  chorus::Run(proto);
+  chorus::v1::GenerateRequest generate;
+  if (generate.ParseFromArray(data, static_cast<int>(size))) chorus::Run(generate);
+  chorus::v1::ScoreRequest score;
+  if (score.ParseFromArray(data, static_cast<int>(size))) chorus::Run(score);
   return 0;
 }

@@ -44,6 +44,11 @@ absl::StatusOr<Request> Parse(const v1::GenerateRequest& proto, TextConfig confi
   return parser.Parse(proto, RequestDefaults{"made-id", 99});
 }
 
+absl::StatusOr<Request> ParseScore(const v1::ScoreRequest& proto) {
+  const RequestParser parser(&TestTokenizer(), ChatConfig(), ParseLimits{300, 1000});
+  return parser.Parse(proto, RequestDefaults{"made-id", 99});
+}
+
 v1::GenerateRequest Question() {
   v1::GenerateRequest proto;
   proto.mutable_prompt()->mutable_text()->set_question("Who?");
@@ -259,6 +264,29 @@ TEST(ParseRequestTest, TextBytesCountsEveryText) {
   text->set_system(std::string(64, 's'));
   EXPECT_EQ(RequestParser::TextBytes(proto), 127u);
   EXPECT_EQ(RequestParser::TextBytes(v1::GenerateRequest()), 0u);
+}
+
+// Text is tokenised by itself, as plain text; ids are taken as they are; nothing is drawn.
+TEST(ParseRequestTest, ContinuationsAreTheirOwnTokens) {
+  v1::ScoreRequest proto;
+  *proto.mutable_prompt() = Question().prompt();
+  proto.mutable_fusion()->set_method(v1::FUSION_METHOD_PROB_MAX);
+  proto.add_continuations()->set_text(" a <|im_end|>");
+  proto.add_continuations()->mutable_tokens()->add_token_ids(1);
+  proto.set_priority(3);
+  const auto request = ParseScore(proto);
+  ASSERT_TRUE(request.ok()) << request.status();
+  ASSERT_TRUE(request->score.has_value());
+  EXPECT_THAT(request->score->continuations,
+              ElementsAre(Plain(" a <|im_end|>"), std::vector<int32_t>{1}));
+  EXPECT_TRUE(request->score->prompt_logprobs);
+  EXPECT_EQ(request->fusion.method, FusionMethod::kProbMax);
+  EXPECT_EQ(request->id, "made-id");
+  EXPECT_EQ(request->priority, 3);
+  EXPECT_EQ(request->sampling, SamplingParams());
+  EXPECT_EQ(request->prefix, Recognised(kChatMlPrefix));
+  proto.set_prompt_logprobs(false);
+  EXPECT_FALSE(ParseScore(proto)->score->prompt_logprobs);
 }
 
 }  // namespace

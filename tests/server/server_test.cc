@@ -144,12 +144,7 @@ TEST(ServerTest, SlowReaderPausesItsRequestAndLosesNothing) {
   request.mutable_response()->set_top_logprobs(20);  // some 300 bytes a chunk: windows fill early
   grpc::ClientContext context;
   const auto reader = test.stub().Generate(&context, request);
-  // Nobody reads: the steps must come to rest before the answer is whole.
-  int64_t seen = -1;
-  WaitUntil([&] {
-    absl::SleepFor(absl::Milliseconds(300));
-    return num_steps > 0 && std::exchange(seen, num_steps.load()) == num_steps.load();
-  });
+  WaitUntilAtRest(num_steps);  // nobody reads, and the answer is not whole
   EXPECT_LT(num_steps, kNumTokens);
   // Others are served meanwhile.
   EXPECT_TRUE(test.Ask(SimpleGenerateRequest(3)).status.ok());

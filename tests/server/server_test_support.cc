@@ -155,4 +155,12 @@ void WaitUntil(const std::function<bool()>& condition) {
   while (!condition()) absl::SleepFor(absl::Milliseconds(2));
 }
 
+void WaitUntilAtRest(const std::atomic<int64_t>& num_steps) {
+  int64_t seen = -1;
+  WaitUntil([&] {
+    absl::SleepFor(absl::Milliseconds(300));
+    return num_steps > 0 && std::exchange(seen, num_steps.load()) == num_steps.load();
+  });
+}
+
 }  // namespace chorus

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -76,5 +77,8 @@ v1::GenerateRequest SimpleGenerateRequest(int max_new_tokens);
 
 // Waits until `condition` holds, looking often. CTest's timeout is the only limit.
 void WaitUntil(const std::function<bool()>& condition);
+
+// Waits until at least one step has run and no further one does: all requests are paused or ended.
+void WaitUntilAtRest(const std::atomic<int64_t>& num_steps);
 
 }  // namespace chorus

@@ -118,6 +118,12 @@ std::vector<float> Combine(CombineRule rule, absl::Span<const float> weights,
   return combined;
 }
 
+void AppendLogprobs(const std::vector<float>& row, absl::Span<const int32_t> targets,
+                    std::vector<float>* logprobs) {
+  const double log_sum = LogSumExp(row);
+  for (const int32_t id : targets) logprobs->push_back(static_cast<float>(row[id] - log_sum));
+}
+
 ChosenToken Choose(const std::vector<float>& combined, const TokenChoice& choice) {
   std::vector<float> row = Adjust(combined, choice);
   const float temperature = choice.sampling->temperature;
@@ -141,6 +147,7 @@ ChosenToken Choose(const std::vector<float>& combined, const TokenChoice& choice
                    [](const auto& a, const auto& b) { return a.logprob > b.logprob; });
   if (choice.top_logprobs > 0) token.top_logprobs.resize(choice.top_logprobs);
   if (choice.want_logits) token.logits = combined;
+  AppendLogprobs(combined, choice.targets, &token.target_logprobs);
   return token;
 }
 
@@ -207,6 +214,9 @@ absl::StatusOr<StepResult> FakeModelRunner::RunChecked(const StepPlan& plan) {
         fake_model::Combine(choice.rule, choice.weights, logits_of(choice.rows)), choice));
     result.tokens.back().disagreement =
         fake_model::DisagreementOf(logits_of(choice.compared_rows));
+    for (const auto& row : logits_of(choice.target_rows)) {
+      fake_model::AppendLogprobs(row, choice.targets, &result.tokens.back().target_logprobs);
+    }
     if (options_.choice_status) result.tokens.back().status = options_.choice_status(choice);
     if (!options_.forced_token) continue;
     if (const auto forced = options_.forced_token(choice); forced.has_value()) {
@@ -311,8 +321,13 @@ absl::Status FakeModelRunner::CheckChoices(const StepPlan& plan) const {
         choice.generated_tokens == nullptr) {
       return Broken("a choice without parameters");
     }
-    for (int32_t row : choice.rows) {
-      if (row < 0 || row >= plan.num_rows()) return Broken("row ", row, " of a choice");
+    for (const auto* rows : {&choice.rows, &choice.target_rows}) {
+      for (int32_t row : *rows) {
+        if (row < 0 || row >= plan.num_rows()) return Broken("row ", row, " of a choice");
+      }
+    }
+    for (int32_t id : choice.targets) {
+      if (id < 0 || id >= info_.vocab_size) return Broken("target ", id, " of a choice");
     }
   }
   return absl::OkStatus();

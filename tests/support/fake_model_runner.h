@@ -37,6 +37,10 @@ std::vector<float> LogitsOf(uint64_t state, int32_t vocab_size);
 std::vector<float> Combine(CombineRule rule, absl::Span<const float> weights,
                            const std::vector<std::vector<float>>& rows);
 
+// Appends the log-softmax of `row` at each of `targets`.
+void AppendLogprobs(const std::vector<float>& row, absl::Span<const int32_t> targets,
+                    std::vector<float>* logprobs);
+
 // Chooses from the combined row as SamplingParams says (top_k, top_p and min_p are not modelled).
 ChosenToken Choose(const std::vector<float>& combined, const TokenChoice& choice);
 

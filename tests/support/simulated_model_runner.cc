@@ -90,11 +90,13 @@ absl::StatusOr<StepResult> SimulatedModelRunner::Run(const StepPlan& plan) {
   }
   max_choosing_requests_ = std::max(max_choosing_requests_, CountChoosingRequests(plan));
   StepResult result;
-  for (const TokenChoice& choice : plan.choices) result.tokens.push_back(Choose(choice));
+  for (const TokenChoice& choice : plan.choices) {
+    result.tokens.push_back(Choose(choice));
+    if (choice.targets.empty()) ++num_tokens_;
+  }
   for (const AttentionProbe& probe : plan.probes) {
     result.probes.push_back(fake_model::ProbeOf(plan, probe));
   }
-  num_tokens_ += static_cast<int64_t>(result.tokens.size());
   return result;
 }
 
@@ -214,6 +216,21 @@ float SimulatedModelRunner::DisagreementOf(const std::vector<int32_t>& rows) con
   return static_cast<float>(hash >> 40) * 0x1p-24f * std::log2(static_cast<float>(rows.size()));
 }
 
+// Of the combined row, then of each row: a hash of the states and the target.
+std::vector<float> SimulatedModelRunner::TargetLogprobsOf(const TokenChoice& choice) const {
+  std::vector<float> logprobs;
+  const auto append = [&](absl::Span<const int32_t> rows) {
+    uint64_t hash = 1;
+    for (int32_t row : rows) hash = Mix(hash, states_[row]);
+    for (int32_t target : choice.targets) {
+      logprobs.push_back(-static_cast<float>(Mix(hash, target) >> 40) * 0x1p-24f);
+    }
+  };
+  append(choice.rows);
+  for (const int32_t row : choice.target_rows) append({&row, 1});
+  return logprobs;
+}
+
 ChosenToken SimulatedModelRunner::Choose(const TokenChoice& choice) const {
   uint64_t hash = Mix(choice.draw_seed, static_cast<uint64_t>(choice.draw_index));
   for (int32_t row : choice.rows) hash = Mix(hash, states_[row]);
@@ -233,6 +250,7 @@ ChosenToken SimulatedModelRunner::Choose(const TokenChoice& choice) const {
   }
   token.logprob = -static_cast<float>(hash >> 40) * 0x1p-24f;
   token.disagreement = DisagreementOf(choice.compared_rows);
+  token.target_logprobs = TargetLogprobsOf(choice);
   return token;
 }
 

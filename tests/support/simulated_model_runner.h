@@ -53,7 +53,7 @@ class SimulatedModelRunner final : public ModelRunner {
   int64_t num_steps() const { return num_steps_; }
   int64_t num_rows() const { return num_rows_; }
   int64_t num_failed_steps() const { return num_failed_steps_; }
-  int64_t num_tokens() const { return num_tokens_; }  // chosen and given out
+  int64_t num_tokens() const { return num_tokens_; }  // chosen and given out, without scoring ones
   // Requests that got a token in one step, at most.
   int32_t max_choosing_requests() const { return max_choosing_requests_; }
   // Requests that would have got a token in steps that failed.
@@ -74,6 +74,7 @@ class SimulatedModelRunner final : public ModelRunner {
   absl::StatusOr<Slot> Read(int32_t slot) const;
   absl::Status CheckChain(const StepPlan& plan, const AttentionRun& run, KeyInterval keys) const;
   ChosenToken Choose(const TokenChoice& choice) const;
+  std::vector<float> TargetLogprobsOf(const TokenChoice& choice) const;
   float DisagreementOf(const std::vector<int32_t>& rows) const;
   void Forget(const StepPlan& plan);
   int32_t CountChoosingRequests(const StepPlan& plan);

@@ -1,0 +1,197 @@
+#pragma once
+
+#include <cstdint>
+
+#include "core/kernels/cuda/device.h"
+#include "core/kernels/tile_plan.h"
+
+// What the attention kernels of a layer read and write, and the steps that they share.
+namespace chorus::device {
+
+inline constexpr int kKeyBlock = 64;
+inline constexpr int kNumStages = 2;  // blocks of keys and values in shared memory
+
+// Pointers are device memory; every array begins at a multiple of 16 bytes.
+template <class Element>
+struct AttentionLaunch {
+  const Element* q = nullptr;           // [num_rows, num_heads, head_dim], RoPE applied
+  const Element* k = nullptr;           // [num_slots, num_kv_heads, head_dim]
+  const Element* v = nullptr;           // like k
+  const Tile* tiles = nullptr;          // [grid x of PrefillAttention and MergeSpans]
+  const KeySpan* spans = nullptr;       // [grid x of SpanAttention]
+  const int32_t* slot_table = nullptr;  // where Tile::table_begin points
+  const SegmentScaling* scalings = nullptr;
+  Element* out = nullptr;        // [num_rows, num_heads, head_dim]
+  float* log_sum_exp = nullptr;  // [num_rows, num_heads] natural log, or null
+  int32_t num_heads = 0;
+  int32_t num_kv_heads = 0;
+  int32_t heads_per_kv_head = 0;
+  float softmax_scale = 0.0f;
+  // Of SpanAttention, for MergeSpans; logits in units of log 2.
+  float* span_values =
+      nullptr;                // [num_spans, num_kv_heads, kSpanQueries, head_dim], not normalised
+  float* span_max = nullptr;  // [num_spans, num_kv_heads, kSpanQueries]
+  float* span_sum = nullptr;  // like span_max
+};
+
+inline constexpr float kLog2E = 1.4426950408889634f;
+inline constexpr float kLn2 = 0.6931471805599453f;
+
+// Rows of 16-bit elements in shared memory, in pieces of 16 bytes. Piece c of row r stands at piece
+// c ^ (r % 8), so that eight rows of one column of pieces lie in all banks.
+template <int kHeadDim>
+struct SharedRows {
+  static constexpr int kPieces = kHeadDim / 8;
+  static constexpr int kRowBytes = kHeadDim * 2;
+  CHORUS_DEVICE static SharedAddress At(SharedAddress base, int row, int piece) {
+    return base + row * kRowBytes + ((piece ^ (row & 7)) << 4);
+  }
+};
+
+// The addresses that a lane gives to LoadMatrix4, of two 8-row groups by two pieces:
+// A operand (and V transposed): matrices are rows 0-7, rows 8-15, then the next piece.
+// B operand (keys): rows 0-7 of two pieces, then rows 8-15.
+template <int kHeadDim>
+CHORUS_DEVICE SharedAddress RowsFirst(SharedAddress base, int row, int piece, int lane) {
+  return SharedRows<kHeadDim>::At(base, row + (lane & 15), piece + (lane >> 4));
+}
+template <int kHeadDim>
+CHORUS_DEVICE SharedAddress PiecesFirst(SharedAddress base, int row, int piece, int lane) {
+  return SharedRows<kHeadDim>::At(base, row + (lane & 7) + ((lane >> 4) << 3),
+                                  piece + ((lane >> 3) & 1));
+}
+
+// Starts the copies of packed queries [0, num_slots) of a tile: query p is row p / heads, head
+// p % heads of the kv head's. Those past num_queries are zeros.
+template <class Element, int kHeadDim, int kThreads>
+CHORUS_DEVICE void CopyQueries(const AttentionLaunch<Element>& launch, const Tile& tile,
+                               int kv_head, int num_slots, SharedAddress to) {
+  using Rows = SharedRows<kHeadDim>;
+  const int heads = launch.heads_per_kv_head;
+  const int num_queries = (tile.row_end - tile.row_begin) * heads;
+  for (int i = ThreadIndex(); i < num_slots * Rows::kPieces; i += kThreads) {
+    const int query = i / Rows::kPieces, piece = i % Rows::kPieces;
+    const bool is_valid = query < num_queries;
+    const int64_t row = tile.row_begin + (is_valid ? query / heads : 0);
+    const int64_t head = kv_head * heads + (is_valid ? query % heads : 0);
+    const Element* from = launch.q + (row * launch.num_heads + head) * kHeadDim + piece * 8;
+    CopyAsync16(Rows::At(to, query, piece), from, is_valid);
+  }
+}
+
+// Starts the copies of keys and values [begin, begin + kKeyBlock) of one kv head; those at or past
+// `end` are zeros, so that a weight of zero times such a value is zero.
+template <class Element, int kHeadDim, int kThreads>
+CHORUS_DEVICE void CopyKeys(const AttentionLaunch<Element>& launch, const Tile& tile, int kv_head,
+                            int begin, int end, SharedAddress keys, SharedAddress values) {
+  using Rows = SharedRows<kHeadDim>;
+  const int piece = ThreadIndex() % Rows::kPieces;
+  for (int row = ThreadIndex() / Rows::kPieces; row < kKeyBlock; row += kThreads / Rows::kPieces) {
+    const bool is_valid = begin + row < end;
+    const int32_t* slot_at = launch.slot_table + tile.table_begin + begin + (is_valid ? row : 0);
+    const int64_t slot = LoadGlobal(slot_at);
+    const int64_t offset = (slot * launch.num_kv_heads + kv_head) * kHeadDim + piece * 8;
+    CopyAsync16(Rows::At(keys, row, piece), launch.k + offset, is_valid);
+    CopyAsync16(Rows::At(values, row, piece), launch.v + offset, is_valid);
+  }
+}
+
+// Queries of one thread's two rows of C, g and g + 8 of the warp's 16: the last key that each may
+// see, -1 for one past the tile's queries.
+struct LastKeys {
+  int of[2];
+};
+
+template <class Element>
+CHORUS_DEVICE LastKeys LastKeysOf(const AttentionLaunch<Element>& launch, const Tile& tile,
+                                  int first_query) {
+  const int heads = launch.heads_per_kv_head;
+  const int num_queries = (tile.row_end - tile.row_begin) * heads;
+  LastKeys last;
+  for (int half = 0; half < 2; ++half) {
+    const int query = first_query + half * 8;
+    last.of[half] = query < num_queries ? tile.query_begin + query / heads : -1;
+  }
+  return last;
+}
+
+// Running maximum and sum of one thread's two rows; logits in units of log 2. The sum is over the
+// thread's own columns until SumOfQuad.
+struct OnlineSoftmax {
+  float max[2];
+  float sum[2];
+};
+
+CHORUS_DEVICE float MaxOfQuad(float value) {
+  value = Max(value, ShuffleXor(value, 1));
+  return Max(value, ShuffleXor(value, 2));
+}
+CHORUS_DEVICE float SumOfQuad(float value) {
+  value += ShuffleXor(value, 1);
+  return value + ShuffleXor(value, 2);
+}
+
+// Logits of 16 queries and 8 kTiles keys become weights; returns in `corrections` what the values
+// so far are to be multiplied by. A block of which a row sees no key changes nothing of that row.
+template <int kTiles>
+CHORUS_DEVICE void UpdateSoftmax(float (&logits)[kTiles][4], float scale_log2,
+                                 OnlineSoftmax& softmax, float (&corrections)[2]) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    float max = MinusInfinity();
+#pragma unroll
+    for (int j = 0; j < kTiles; ++j) {
+      max = Max(max, Max(logits[j][2 * half], logits[j][2 * half + 1]));
+    }
+    max = Max(softmax.max[half], MaxOfQuad(max) * scale_log2);
+    // Only where no key was seen yet: any finite reference gives weights of zero then.
+    const float reference = max == MinusInfinity() ? 0.0f : max;
+    corrections[half] = Exp2(softmax.max[half] - reference);
+    softmax.max[half] = max;
+    float sum = 0.0f;
+#pragma unroll
+    for (int j = 0; j < kTiles; ++j) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        float& logit = logits[j][2 * half + i];
+        logit = Exp2(logit * scale_log2 - reference);
+        sum += logit;
+      }
+    }
+    softmax.sum[half] = softmax.sum[half] * corrections[half] + sum;
+  }
+}
+
+// logits = -infinity where a row does not see the key: of kTiles groups of 8 keys from `begin` on.
+template <int kTiles>
+CHORUS_DEVICE void HideKeys(float (&logits)[kTiles][4], const LastKeys& last, int begin, int end,
+                            int lane) {
+#pragma unroll
+  for (int j = 0; j < kTiles; ++j) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int key = begin + 8 * j + 2 * (lane & 3) + (i & 1);
+      if (key >= end || key > last.of[i >> 1]) logits[j][i] = MinusInfinity();
+    }
+  }
+}
+
+template <int kTiles>
+CHORUS_DEVICE void Clear(float (&tiles)[kTiles][4]) {
+#pragma unroll
+  for (int j = 0; j < kTiles; ++j) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) tiles[j][i] = 0.0f;
+  }
+}
+
+template <int kTiles>
+CHORUS_DEVICE void Rescale(float (&values)[kTiles][4], const float (&corrections)[2]) {
+#pragma unroll
+  for (int j = 0; j < kTiles; ++j) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) values[j][i] *= corrections[i >> 1];
+  }
+}
+
+}  // namespace chorus::device

@@ -1,0 +1,78 @@
+#include "core/kernels/cuda/elementwise_cuda.h"
+#include "core/kernels/cuda/elementwise_kernels.h"
+#include "core/kernels/cuda/launch.cuh"
+
+namespace chorus {
+namespace {
+
+using device::BFloat16;
+using device::Float16;
+
+// Calls start(Element()) for the element of `type`.
+template <class StartOf>
+cudaError_t WithType(CudaType type, const StartOf& start) {
+  return type == CudaType::kBFloat16 ? start(BFloat16()) : start(Float16());
+}
+
+}  // namespace
+
+cudaError_t LaunchAddRmsNorm(CudaType type, float* residual, const void* delta, const float* weight,
+                             int32_t num_rows, int32_t size, float epsilon, void* out,
+                             cudaStream_t stream) {
+  return WithType(type, [&](auto element) {
+    using Element = decltype(element);
+    using Kernel = device::AddRmsNormKernel<Element>;
+    const typename Kernel::Launch launch = {residual, static_cast<const Element*>(delta),
+                                            weight,   static_cast<Element*>(out),
+                                            size,     epsilon};
+    return device::Start<Kernel>(launch, dim3(num_rows), stream);
+  });
+}
+
+cudaError_t LaunchRopeAndWriteKv(CudaType type, const CudaRopeArgs& args, cudaStream_t stream) {
+  return WithType(type, [&](auto element) {
+    using Element = decltype(element);
+    using Kernel = device::RopeAndWriteKvKernel<Element>;
+    const typename Kernel::Launch launch = {static_cast<const Element*>(args.qkv),
+                                            args.positions,
+                                            args.slots,
+                                            args.cosine,
+                                            args.sine,
+                                            static_cast<Element*>(args.q_out),
+                                            static_cast<Element*>(args.k),
+                                            static_cast<Element*>(args.v),
+                                            args.shape.num_heads,
+                                            args.shape.num_kv_heads,
+                                            args.shape.head_dim};
+    return device::Start<Kernel>(launch, dim3(args.num_rows), stream);
+  });
+}
+
+cudaError_t LaunchMoveKv(CudaType type, const CudaRopeArgs& rope, const KvMove* moves,
+                         int32_t num_moves, cudaStream_t stream) {
+  return WithType(type, [&](auto element) {
+    using Element = decltype(element);
+    using Kernel = device::MoveKvKernel<Element>;
+    const typename Kernel::Launch launch = {moves,
+                                            rope.cosine,
+                                            rope.sine,
+                                            static_cast<Element*>(rope.k),
+                                            static_cast<Element*>(rope.v),
+                                            rope.shape.num_kv_heads,
+                                            rope.shape.head_dim};
+    return device::Start<Kernel>(launch, dim3(num_moves), stream);
+  });
+}
+
+cudaError_t LaunchSiluMultiply(CudaType type, const void* gate_up, int32_t num_rows, int32_t size,
+                               void* out, cudaStream_t stream) {
+  return WithType(type, [&](auto element) {
+    using Element = decltype(element);
+    using Kernel = device::SiluMultiplyKernel<Element>;
+    const typename Kernel::Launch launch = {static_cast<const Element*>(gate_up),
+                                            static_cast<Element*>(out), size};
+    return device::Start<Kernel>(launch, dim3(num_rows), stream);
+  });
+}
+
+}  // namespace chorus

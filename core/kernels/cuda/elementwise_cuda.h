@@ -1,0 +1,46 @@
+#pragma once
+
+#include <cstdint>
+
+#include <cuda_runtime_api.h>
+
+#include "core/kernels/cuda/segment_attention_cuda.h"
+#include "core/segment/attention_plan.h"
+
+namespace chorus {
+
+// The functions of elementwise.h on a device: activations of `type`, everything else float32; all
+// arrays in device memory, at multiples of 16 bytes. Each starts one kernel on `stream`.
+
+// residual += delta (not if null), then out = residual / sqrt(mean(residual^2) + epsilon) * weight,
+// row by row. residual [num_rows, size] float32; delta, out [num_rows, size]; weight [size]
+// float32; `size` even.
+cudaError_t LaunchAddRmsNorm(CudaType type, float* residual, const void* delta, const float* weight,
+                             int32_t num_rows, int32_t size, float epsilon, void* out,
+                             cudaStream_t stream);
+
+// As RopeArgs; head_dim a multiple of 4.
+struct CudaRopeArgs {
+  AttentionShape shape;
+  const void* qkv = nullptr;           // [num_rows, (num_heads + 2 num_kv_heads) * head_dim]
+  const int32_t* positions = nullptr;  // [num_rows]
+  const int32_t* slots = nullptr;      // [num_rows]
+  int32_t num_rows = 0;
+  const float* cosine = nullptr;  // [max_positions, head_dim / 2]
+  const float* sine = nullptr;    // like cosine
+  void* q_out = nullptr;          // [num_rows, num_heads, head_dim]
+  void* k = nullptr;              // [num_slots, num_kv_heads, head_dim]
+  void* v = nullptr;              // like k
+};
+cudaError_t LaunchRopeAndWriteKv(CudaType type, const CudaRopeArgs& args, cudaStream_t stream);
+
+// As MoveKvArgs; of `rope` shape, cosine, sine, k and v are read.
+cudaError_t LaunchMoveKv(CudaType type, const CudaRopeArgs& rope, const KvMove* moves,
+                         int32_t num_moves, cudaStream_t stream);
+
+// out[r, i] = silu(gate_up[r, i]) * gate_up[r, size + i]; gate_up [num_rows, 2 * size]; `size`
+// even.
+cudaError_t LaunchSiluMultiply(CudaType type, const void* gate_up, int32_t num_rows, int32_t size,
+                               void* out, cudaStream_t stream);
+
+}  // namespace chorus

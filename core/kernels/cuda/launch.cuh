@@ -1,0 +1,32 @@
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include "core/kernels/cuda/device.h"
+
+// How the .cu files start a kernel struct: K::Run(launch, shared) by K::kThreads threads.
+namespace chorus::device {
+
+template <class Kernel, class Launch>
+__global__ void __launch_bounds__(Kernel::kThreads)
+    RunKernel(const __grid_constant__ Launch launch) {
+  extern __shared__ __align__(128) char shared[];
+  Kernel::Run(launch, static_cast<SharedAddress>(__cvta_generic_to_shared(shared)));
+}
+
+// An empty grid is no work.
+template <class Kernel, class Launch>
+cudaError_t Start(const Launch& launch, dim3 grid, cudaStream_t stream) {
+  if (grid.x == 0) return cudaSuccess;
+  constexpr int kDefaultSharedBytes = 48 << 10;  // more must be asked for, on every device
+  if (Kernel::kSharedBytes > kDefaultSharedBytes) {
+    const cudaError_t error =
+        cudaFuncSetAttribute(RunKernel<Kernel, Launch>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                             Kernel::kSharedBytes);
+    if (error != cudaSuccess) return error;
+  }
+  RunKernel<Kernel><<<grid, Kernel::kThreads, Kernel::kSharedBytes, stream>>>(launch);
+  return cudaGetLastError();
+}
+
+}  // namespace chorus::device

@@ -1,0 +1,264 @@
+#pragma once
+
+#include <cstdint>
+
+#include "core/kernels/cuda/attention_launch.h"
+
+namespace chorus::device {
+
+inline constexpr int kSpanQueries = 16;  // packed queries of a tile, at most
+
+// Few queries over many keys: one span of a tile and one kv head a thread block, and MergeSpans
+// adds up what the spans of a tile found. Grid: [num_spans, num_kv_heads]. For the rows that see
+// everything, suffix and generated ones, which are always cut like this: so that a row has the same
+// bits alone, in a batch, and read again after it gave its KV space away.
+//
+// Each of four warps takes 16 of every 64 keys; in the end their states are merged in warp order.
+template <class Element, int kHeadDim>
+struct SpanAttention {
+  static constexpr int kThreads = 128;
+  static constexpr int kWarps = kThreads / kWarpSize;
+  static constexpr int kQueryBytes = kSpanQueries * kHeadDim * 2;
+  static constexpr int kBlockBytes = kKeyBlock * kHeadDim * 2;
+  static constexpr int kSharedBytes = kQueryBytes + kNumStages * 2 * kBlockBytes;
+  static constexpr int kSteps = kHeadDim / 16;
+  static constexpr int kKeyTiles = kKeyBlock / kWarps / 8;  // of one warp
+  static constexpr int kDimTiles = kHeadDim / 8;
+  // The warps' states, merged at the end, where queries and blocks were: padded rows of floats.
+  static constexpr int kStateRow = kHeadDim + 8;
+  static constexpr int kStateFloats = kSpanQueries * (kStateRow + 2);
+  static_assert(kWarps * kStateFloats * 4 <= kSharedBytes);
+  static_assert(kKeyTiles == 2);
+  using Launch = AttentionLaunch<Element>;
+
+  struct Thread {
+    uint32_t q[kSteps][4];
+    float values[kDimTiles][4];
+    OnlineSoftmax softmax;
+    LastKeys last;
+  };
+
+  CHORUS_DEVICE static void Run(const Launch& launch, SharedAddress shared) {
+    const KeySpan span = LoadGlobal(launch.spans + BlockX());
+    const Tile tile = LoadGlobal(launch.tiles + span.tile);
+    const int warp = ThreadIndex() / kWarpSize, lane = ThreadIndex() % kWarpSize;
+    float scale_log2 = launch.softmax_scale * kLog2E;
+    if (span.is_scaled != 0) {
+      scale_log2 /= LoadGlobal(&launch.scalings[tile.scaling].temperature);
+    }
+    Thread thread;
+    Clear(thread.values);
+    thread.softmax = {{MinusInfinity(), MinusInfinity()}, {0.0f, 0.0f}};
+    thread.last = LastKeysOf(launch, tile, lane / 4);
+
+    CopyQueries<Element, kHeadDim, kThreads>(launch, tile, BlockY(), kSpanQueries, shared);
+    CopyBlock(launch, tile, span, span.begin, shared, 0);
+    CopyAsyncCommit();
+    int stage = 0;
+    for (int begin = span.begin; begin < span.end; begin += kKeyBlock, stage ^= 1) {
+      if (begin + kKeyBlock < span.end) {
+        CopyBlock(launch, tile, span, begin + kKeyBlock, shared, stage ^ 1);
+      }
+      CopyAsyncCommit();
+      CopyAsyncWait<1>();
+      SyncThreads();
+      if (begin == span.begin) LoadQueries(shared, lane, thread);
+      Compute(span, begin, scale_log2, KeysAt(shared, stage), warp, lane, thread);
+      SyncThreads();
+    }
+    CopyAsyncWait<0>();
+    StoreState(shared + warp * kStateFloats * 4, lane, thread);
+    SyncThreads();
+    MergeWarps(launch, tile, shared);
+  }
+
+  CHORUS_DEVICE static SharedAddress KeysAt(SharedAddress shared, int stage) {
+    return shared + kQueryBytes + stage * 2 * kBlockBytes;
+  }
+
+  CHORUS_DEVICE static void CopyBlock(const Launch& launch, const Tile& tile, const KeySpan& span,
+                                      int begin, SharedAddress shared, int stage) {
+    const SharedAddress keys = KeysAt(shared, stage);
+    CopyKeys<Element, kHeadDim, kThreads>(launch, tile, BlockY(), begin, span.end, keys,
+                                          keys + kBlockBytes);
+  }
+
+  CHORUS_DEVICE static void LoadQueries(SharedAddress shared, int lane, Thread& thread) {
+#pragma unroll
+    for (int step = 0; step < kSteps; ++step) {
+      LoadMatrix4(thread.q[step], RowsFirst<kHeadDim>(shared, 0, 2 * step, lane));
+    }
+  }
+
+  // The warp's 16 keys of the block at `begin`.
+  CHORUS_DEVICE static void Compute(const KeySpan& span, int begin, float scale_log2,
+                                    SharedAddress keys, int warp, int lane, Thread& thread) {
+    const int first = warp * 16;
+    float logits[kKeyTiles][4];
+    Clear(logits);
+#pragma unroll
+    for (int step = 0; step < kSteps; ++step) {
+      uint32_t b[4];
+      LoadMatrix4(b, PiecesFirst<kHeadDim>(keys, first, 2 * step, lane));
+      Mma<Element>(logits[0], thread.q[step], b[0], b[1]);
+      Mma<Element>(logits[1], thread.q[step], b[2], b[3]);
+    }
+    const bool is_full = span.full_begin <= begin && begin < span.full_end;
+    if (!is_full) HideKeys(logits, thread.last, begin + first, span.end, lane);
+    float corrections[2];
+    UpdateSoftmax(logits, scale_log2, thread.softmax, corrections);
+    Rescale(thread.values, corrections);
+    const uint32_t weights[4] = {PackPair<Element>(logits[0][0], logits[0][1]),
+                                 PackPair<Element>(logits[0][2], logits[0][3]),
+                                 PackPair<Element>(logits[1][0], logits[1][1]),
+                                 PackPair<Element>(logits[1][2], logits[1][3])};
+    const SharedAddress values = keys + kBlockBytes;
+#pragma unroll
+    for (int d = 0; d < kDimTiles; d += 2) {
+      uint32_t b[4];
+      LoadMatrix4Transposed(b, RowsFirst<kHeadDim>(values, first, d, lane));
+      Mma<Element>(thread.values[d], weights, b[0], b[1]);
+      Mma<Element>(thread.values[d + 1], weights, b[2], b[3]);
+    }
+  }
+
+  // [kSpanQueries][kStateRow] values, then [kSpanQueries] of max and of sum.
+  CHORUS_DEVICE static void StoreState(SharedAddress to, int lane, const Thread& thread) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int query = lane / 4 + 8 * half;
+      const float sum = SumOfQuad(thread.softmax.sum[half]);
+      const SharedAddress row = to + query * kStateRow * 4;
+#pragma unroll
+      for (int d = 0; d < kDimTiles; ++d) {
+        const SharedAddress at = row + (8 * d + 2 * (lane & 3)) * 4;
+        StoreShared(at, thread.values[d][2 * half]);
+        StoreShared(at + 4, thread.values[d][2 * half + 1]);
+      }
+      if ((lane & 3) == 0) {
+        const SharedAddress state = to + (kSpanQueries * kStateRow + query) * 4;
+        StoreShared(state, thread.softmax.max[half]);
+        StoreShared(state + kSpanQueries * 4, sum);
+      }
+    }
+  }
+
+  CHORUS_DEVICE static void MergeWarps(const Launch& launch, const Tile& tile,
+                                       SharedAddress shared) {
+    const int num_queries = (tile.row_end - tile.row_begin) * launch.heads_per_kv_head;
+    const int64_t first = (int64_t{BlockX()} * launch.num_kv_heads + BlockY()) * kSpanQueries;
+    for (int i = ThreadIndex(); i < num_queries * kHeadDim; i += kThreads) {
+      const int query = i / kHeadDim, dim = i % kHeadDim;
+      const SharedAddress state = shared + (kSpanQueries * kStateRow + query) * 4;
+      float max = MinusInfinity();
+#pragma unroll
+      for (int warp = 0; warp < kWarps; ++warp) {
+        max = Max(max, LoadShared(state + warp * kStateFloats * 4));
+      }
+      const float reference = max == MinusInfinity() ? 0.0f : max;
+      float sum = 0.0f, value = 0.0f;
+#pragma unroll
+      for (int warp = 0; warp < kWarps; ++warp) {
+        const SharedAddress of = state + warp * kStateFloats * 4;
+        const SharedAddress row = shared + (warp * kStateFloats + query * kStateRow) * 4;
+        const float weight = Exp2(LoadShared(of) - reference);
+        sum += LoadShared(of + kSpanQueries * 4) * weight;
+        value += LoadShared(row + dim * 4) * weight;
+      }
+      StoreGlobal(launch.span_values + (first + query) * kHeadDim + dim, value);
+      if (dim == 0) {
+        StoreGlobal(launch.span_max + first + query, max);
+        StoreGlobal(launch.span_sum + first + query, sum);
+      }
+    }
+  }
+};
+
+// out = the softmax over all spans of a tile, in their order; segment spans under a SegmentScaling
+// are merged among themselves first. Grid: [num_tiles, num_kv_heads]; a warp takes a query.
+template <class Element, int kHeadDim>
+struct MergeSpans {
+  static constexpr int kThreads = 128;
+  static constexpr int kSharedBytes = 0;
+  static constexpr int kDims = kHeadDim / kWarpSize;  // of one lane: lane, lane + 32, ...
+  using Launch = AttentionLaunch<Element>;
+
+  // One softmax: the columns of one kind.
+  struct Part {
+    float max;
+    float sum;
+    float values[kDims];
+  };
+
+  CHORUS_DEVICE static void Run(const Launch& launch, SharedAddress) {
+    const Tile tile = LoadGlobal(launch.tiles + BlockX());
+    const int num_queries = (tile.row_end - tile.row_begin) * launch.heads_per_kv_head;
+    const int warp = ThreadIndex() / kWarpSize, lane = ThreadIndex() % kWarpSize;
+    for (int query = warp; query < num_queries; query += kThreads / kWarpSize) {
+      Part others = Empty(), segments = Empty();
+      for (int span = tile.span_begin; span < tile.span_end; ++span) {
+        const bool is_scaled = LoadGlobal(&launch.spans[span].is_scaled) != 0;
+        if (is_scaled) {  // not one call with a chosen part: parts stay in registers
+          Add(launch, span, query, lane, segments);
+        } else {
+          Add(launch, span, query, lane, others);
+        }
+      }
+      Write(launch, tile, query, lane, others, segments);
+    }
+  }
+
+  CHORUS_DEVICE static Part Empty() {
+    Part part{MinusInfinity(), 0.0f, {}};
+#pragma unroll
+    for (int i = 0; i < kDims; ++i) part.values[i] = 0.0f;
+    return part;
+  }
+
+  CHORUS_DEVICE static void Add(const Launch& launch, int span, int query, int lane, Part& part) {
+    const int64_t at = (int64_t{span} * launch.num_kv_heads + BlockY()) * kSpanQueries + query;
+    const float span_max = LoadGlobal(launch.span_max + at);
+    if (span_max == MinusInfinity()) return;  // the query sees no key of it
+    const float max = Max(part.max, span_max);
+    const float kept = Exp2(part.max - max), added = Exp2(span_max - max);
+    part.max = max;
+    part.sum = part.sum * kept + LoadGlobal(launch.span_sum + at) * added;
+#pragma unroll
+    for (int i = 0; i < kDims; ++i) {
+      const float* value = launch.span_values + at * kHeadDim + lane + i * kWarpSize;
+      part.values[i] = part.values[i] * kept + LoadGlobal(value) * added;
+    }
+  }
+
+  CHORUS_DEVICE static void Write(const Launch& launch, const Tile& tile, int query, int lane,
+                                  const Part& others, const Part& segments) {
+    // Log-sum-exp of the parts in units of log 2; an empty part has no weight.
+    float of_others = MinusInfinity(), of_segments = MinusInfinity();
+    if (others.sum > 0.0f) of_others = others.max + Log2(others.sum);
+    if (segments.sum > 0.0f) {
+      const SegmentScaling scaling = LoadGlobal(launch.scalings + tile.scaling);
+      of_segments = scaling.scale * (segments.max + Log2(segments.sum)) + scaling.log_bias * kLog2E;
+    }
+    const float max = Max(of_others, of_segments);
+    float log_sum = MinusInfinity(), others_factor = 0.0f, segments_factor = 0.0f;
+    if (max != MinusInfinity()) {
+      log_sum = max + Log2(Exp2(of_others - max) + Exp2(of_segments - max));
+      if (others.sum > 0.0f) others_factor = Exp2(of_others - log_sum) / others.sum;
+      if (segments.sum > 0.0f) segments_factor = Exp2(of_segments - log_sum) / segments.sum;
+    }
+    const int heads = launch.heads_per_kv_head;
+    const int64_t row = tile.row_begin + query / heads;
+    const int64_t row_head = row * launch.num_heads + BlockY() * heads + query % heads;
+#pragma unroll
+    for (int i = 0; i < kDims; ++i) {
+      const float value = others.values[i] * others_factor + segments.values[i] * segments_factor;
+      StoreGlobal(launch.out + row_head * kHeadDim + lane + i * kWarpSize,
+                  FromFloat<Element>(value));
+    }
+    if (launch.log_sum_exp != nullptr && lane == 0) {
+      StoreGlobal(launch.log_sum_exp + row_head, log_sum * kLn2);
+    }
+  }
+};
+
+}  // namespace chorus::device
