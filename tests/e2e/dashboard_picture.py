@@ -54,7 +54,7 @@ def main():
                 running[index].terminate()
         found = draw_dashboard.answers(f"http://127.0.0.1:{prometheus.port}", seconds, rate_interval="10s")
     note = (f"Drawn by matplotlib from the dashboard's own queries, not a screenshot of Grafana. {arguments.minutes:g} minutes of one "
-            "server with SmolLM2-135M on two CPU cores, under load that changes; rules run 60 times as fast.")
+            "server with SmolLM2-135M on two shared CPU cores, under load that changes; rules run 60 times as fast.")
     draw_dashboard.save(draw_dashboard.draw(found, note), arguments.output)
 
 
