@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The comparator: every fusion method done sensibly with Transformers, in float32 by default, timed.
+"""The comparator: every fusion method done sensibly with Transformers, in float32 or bfloat16.
 
     python transformers_reference.py --model DIR --qa FILE [--questions 20] [--max-new-tokens 16]
         [--threads 2] [--methods NAME ...] [--output FILE]            speed, JSON
@@ -317,8 +317,8 @@ def measure_accuracy(method, arguments):
 
 def serve(arguments):
     """Answers a line {"method", "begin", "end"} on standard input, questions of --qa, with a line
-    {"seconds", "answers": [[token ids of an answer] of a question], "lines": [[its first line]]}, until the
-    input ends. Answers stop early and have at most ACCURACY_TOKENS tokens."""
+    {"seconds", "lines": [[an answer's first line] of a question]}, until the input ends. Answers
+    stop early and have at most ACCURACY_TOKENS tokens."""
     questions = read_questions(arguments.qa, None)
     engine = Engine(arguments.model, arguments.threads, ACCURACY_TOKENS, arguments.dtype)
     engine.stop_early()
@@ -331,7 +331,7 @@ def serve(arguments):
                    for question in questions[wanted["begin"]:wanted["end"]]]
         seconds = time.perf_counter() - begin
         lines = [[engine.first_line(answer) for answer in each] for each in answers]
-        print(json.dumps({"seconds": seconds, "answers": answers, "lines": lines}), flush=True)
+        print(json.dumps({"seconds": seconds, "lines": lines}), flush=True)
 
 
 def in_own_process(function, method, arguments):
@@ -358,7 +358,7 @@ def parse_arguments():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--serve", action="store_true", help="answer blocks of questions asked for on stdin")
+    parser.add_argument("--serve", action="store_true", help="answer what stdin asks for")
     parser.add_argument("--accuracy", type=pathlib.Path, metavar="ANSWERS.jsonl")
     parser.add_argument("--output", type=pathlib.Path, help="default: standard output")
     arguments = parser.parse_args()
