@@ -144,7 +144,7 @@ class ExperimentTest(Folder):
         # per_prompt: of "1", "1" and "none", one pair in three agrees; the last wording alone gives "none".
         self.assertEqual({"attention": 0.0, "per_prompt": 0.33333, "vote": 0.0},
                          {row["labels"]["method"]: row["mean"] for row in halves["agreement"]["rows"]})
-        self.assertIn("| attention, 3 | 1.000 [1.000, 1.000] |", out)
+        self.assertIn("| attention | 3 | 1.000 [1.000, 1.000] |", out)
         self.assertEqual(12 * 20, len((self.output / "results.jsonl").read_text().splitlines()))
         for name in ("prompts", "methods_seconds"):
             self.assertIn("<svg", (self.output / "figures" / f"{name}.svg").read_text())

@@ -69,9 +69,8 @@ def _draw_group(pyplot, found, group):
     xs, tick_labels = _positions([label for label, _ in next(iter(lines.values()))])
     draw = _draw_panels if len(lines) > _MOST_LINES else _draw_together
     figure = draw(pyplot, found, group, lines, xs)
-    if tick_labels:
-        for axes in figure.axes:
-            axes.set_xticks(xs, tick_labels)
+    for axes in figure.axes:
+        axes.set_xticks(xs, tick_labels)
     return figure
 
 
@@ -92,8 +91,8 @@ def _draw_together(pyplot, found, group, lines, xs):
 def _draw_panels(pyplot, found, group, lines, xs):
     columns = min(_PANEL_COLUMNS, len(lines))
     num_rows = -(-len(lines) // columns)
-    figure, grid = pyplot.subplots(num_rows, columns, figsize=(2.1 * columns, 2 * num_rows + 0.4), sharex=True, sharey=True,
-                                   squeeze=False, layout="constrained")
+    figure, grid = pyplot.subplots(num_rows, columns, figsize=(2.1 * columns, 2 * num_rows + 0.4), sharex=True,
+                                   sharey=True, squeeze=False, layout="constrained")
     panels = list(grid.flat)
     for index, (panel, (name, points)) in enumerate(zip(panels, lines.items())):
         _mark_baselines(panel, found)

@@ -52,13 +52,13 @@ def _table(found, axes, rows, group_against=None):
     others = [m for m in rows[0]["other_metrics"] if m in ("contains", "lemma") and m != found["metric"]]
     consistency = any(row["consistency"] is not None for row in rows)
     against = " ".join(f"{label}, same {_other_axes(axes, axis)}" for axis, label in (group_against or {}).items())
-    header = [", ".join(axes), f"{found['metric']} (95 %)", *others, *(f"minus {name}" for name in baselines),
+    header = [*axes, f"{found['metric']} (95 %)", *others, *(f"minus {name}" for name in baselines),
               *([f"minus {against}"] if against else []),
               *(["held out", f"held out, minus {baselines[-1]}"] if held_out else []),
               *(["consistency"] if consistency else [])]
     lines = []
     for row in rows:
-        line = [", ".join(row["labels"].values()), with_interval(row["accuracy"]),
+        line = [*row["labels"].values(), with_interval(row["accuracy"]),
                 *(share(row["other_metrics"][m]) for m in others),
                 *(difference(row["minus"][name]) for name in baselines)]
         if against:
@@ -73,9 +73,9 @@ def _table(found, axes, rows, group_against=None):
 
 def _cost_table(group):
     timed = any("seconds" in row for row in group["rows"])
-    header = [", ".join(group["axes"]), "forward passes, one prompt at a time", "rows, prefix for every prompt",
+    header = [*group["axes"], "forward passes, one prompt at a time", "rows, prefix for every prompt",
               "rows, prefix once", *(["seconds"] if timed else [])]
-    lines = [[", ".join(row["labels"].values()), number(row.get("passes")), number(row.get("rows_unshared")),
+    lines = [[*row["labels"].values(), number(row.get("passes")), number(row.get("rows_unshared")),
               number(row.get("rows")), *([number(row.get("seconds"), 3)] if timed else [])] for row in group["rows"]]
     return markdown_table(header, lines)
 
@@ -95,5 +95,5 @@ def _agreement_note(group):
 
 def _agreement_table(group):
     rows = group["agreement"]["rows"]
-    return markdown_table([", ".join(rows[0]["labels"]) or "all", "agreement (95 %)"],
-                          [[", ".join(row["labels"].values()), with_interval(row)] for row in rows])
+    return markdown_table([*rows[0]["labels"], "agreement (95 %)"],
+                          [[*row["labels"].values(), with_interval(row)] for row in rows])
