@@ -105,9 +105,9 @@ class PlanTest(Folder):
 
     def test_the_published_plan_loads(self):
         found = experiment_plan.load(ROOT / "tests" / "data" / "experiment.json", options.make_parser())
-        biases = [setting.arguments.segment_log_bias for group in found.groups if group.name == "count_bias"
+        biases = [setting.arguments.segment_log_bias for group in found.groups if group.name == "log_bias"
                   for setting in group.settings]
-        self.assertEqual([None] * 6 + [plan.MINUS_LOG_COUNT] * 6, biases)
+        self.assertEqual([plan.MINUS_LOG_COUNT, -1.0, None, 1.0], biases)
 
 
 class ExperimentTest(Folder):
