@@ -8,7 +8,11 @@
 
 A group is every combination of its axes' values; a value is a label and the options it sets, named as on
 the command line. Later ones win: the plan's, the group's, each axis's. null takes an option away; files
-are relative to the plan's folder. The first `tuned_on` questions are those that settings were chosen by."""
+are relative to the plan's folder. The first `tuned_on` questions are those that settings were chosen by.
+
+A group may also have "options"; "against": {axis: label}, the row that is compared with besides the
+baselines; "agreement_over": the axis whose values' answers should agree; "figure": {"x": axis,
+"lines": axis, "label": of x}; and "cost": true for a table of forward passes, rows and seconds."""
 from __future__ import annotations
 
 import argparse
