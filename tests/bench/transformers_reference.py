@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""The comparator: every fusion method done sensibly with Transformers in float32, timed.
+"""The comparator: every fusion method done sensibly with Transformers, in float32 or bfloat16.
 
     python transformers_reference.py --model DIR --qa FILE [--questions 20] [--max-new-tokens 16]
         [--threads 2] [--methods NAME ...] [--output FILE]            speed, JSON
     python transformers_reference.py --model DIR --qa FILE --accuracy ANSWERS.jsonl
         [--questions 80] [--methods NAME ...]                         accuracy, JSON, and answers
+    python transformers_reference.py --model DIR --qa FILE --serve    for eval_speed.py: see serve()
 
 "Sensibly": a KV cache everywhere; ATTENTION encodes the fused sequence once under the segment mask
 and decodes one row a step; the other methods run a left-padded batch of all prompts; only the last
@@ -57,7 +58,7 @@ class Timing:
 class Engine:
     """The model and the four ways in which prompts become answers."""
 
-    def __init__(self, directory, threads, max_new_tokens):
+    def __init__(self, directory, threads, max_new_tokens, dtype="float32"):
         import tokenizers
         import torch
         import transformers
@@ -67,8 +68,9 @@ class Engine:
         transformers.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
         self._torch, self._transformers = torch, transformers
+        self._dtype = getattr(torch, dtype)
         self._model = transformers.AutoModelForCausalLM.from_pretrained(
-            directory, dtype=torch.float32, attn_implementation="sdpa").eval()
+            directory, dtype=self._dtype, attn_implementation="sdpa").eval()
         self._tokenizer = tokenizers.Tokenizer.from_file(
             str(pathlib.Path(directory) / "tokenizer.json"))
         self._eos_id = self._model.config.eos_token_id
@@ -120,7 +122,7 @@ class Engine:
         owner, rows = torch.tensor(owners), torch.arange(len(tokens))
         sees = (rows[:, None] >= original_length) | (owner[:, None] == owner) | (owner == -1)
         allowed = sees & (rows[:, None] >= rows)
-        mask = torch.where(allowed, 0.0, torch.finfo(torch.float32).min)[None, None]
+        mask = torch.where(allowed, 0.0, torch.finfo(self._dtype).min)[None, None].to(self._dtype)
         return tokens, positions, mask
 
     def attention(self, pieces, overlapping):
@@ -270,7 +272,7 @@ def prompts_of(question):
 
 def measure_speed(method, arguments):
     questions = read_questions(arguments.qa, arguments.questions)
-    engine = Engine(arguments.model, arguments.threads, arguments.max_new_tokens)
+    engine = Engine(arguments.model, arguments.threads, arguments.max_new_tokens, arguments.dtype)
     all_pieces = [engine.pieces(prompts_of(question)) for question in questions]
     for pieces in all_pieces[:WARM_UP_QUESTIONS]:
         METHODS[method](engine, pieces)
@@ -297,7 +299,7 @@ def is_right(line, gold_answers):
 def measure_accuracy(method, arguments):
     """Returns (summary, one record a question)."""
     questions = read_questions(arguments.qa, arguments.questions)
-    engine = Engine(arguments.model, arguments.threads, ACCURACY_TOKENS)
+    engine = Engine(arguments.model, arguments.threads, ACCURACY_TOKENS, arguments.dtype)
     engine.stop_early()
     records = []
     for question in questions:
@@ -313,6 +315,25 @@ def measure_accuracy(method, arguments):
             "standard_error": math.sqrt(variance / len(scores))}, records
 
 
+def serve(arguments):
+    """Answers a line {"method", "begin", "end"} on standard input, questions of --qa, with a line
+    {"seconds", "lines": [[an answer's first line] of a question]}, until the input ends. Answers
+    stop early and have at most ACCURACY_TOKENS tokens."""
+    questions = read_questions(arguments.qa, None)
+    engine = Engine(arguments.model, arguments.threads, ACCURACY_TOKENS, arguments.dtype)
+    engine.stop_early()
+    print(json.dumps({"ready": arguments.dtype}), flush=True)
+    for line in sys.stdin:
+        wanted = json.loads(line)
+        begin = time.perf_counter()
+        # Tokenising counts: the server does it too.
+        answers = [METHODS[wanted["method"]](engine, engine.pieces(prompts_of(question)))[0]
+                   for question in questions[wanted["begin"]:wanted["end"]]]
+        seconds = time.perf_counter() - begin
+        lines = [[engine.first_line(answer) for answer in each] for each in answers]
+        print(json.dumps({"seconds": seconds, "lines": lines}), flush=True)
+
+
 def in_own_process(function, method, arguments):
     """Spawned, so that the peak memory read there is the method's own."""
     with concurrent.futures.ProcessPoolExecutor(
@@ -325,7 +346,7 @@ def environment(arguments):
 
     return {"torch": version("torch"), "transformers": version("transformers"),
             "python": platform.python_version(), "machine": platform.machine(),
-            "threads": arguments.threads, "dtype": "float32", "model": str(arguments.model)}
+            "threads": arguments.threads, "dtype": arguments.dtype, "model": str(arguments.model)}
 
 
 def parse_arguments():
@@ -336,6 +357,8 @@ def parse_arguments():
     parser.add_argument("--max-new-tokens", type=int, default=16)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--serve", action="store_true", help="answer what stdin asks for")
     parser.add_argument("--accuracy", type=pathlib.Path, metavar="ANSWERS.jsonl")
     parser.add_argument("--output", type=pathlib.Path, help="default: standard output")
     arguments = parser.parse_args()
@@ -346,6 +369,9 @@ def parse_arguments():
 
 def main():
     arguments = parse_arguments()
+    if arguments.serve:
+        serve(arguments)
+        return 0
     results, records = [], []
     for method in arguments.methods:
         print(f"{method} ...", file=sys.stderr, flush=True)

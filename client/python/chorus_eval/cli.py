@@ -6,7 +6,8 @@ import pathlib
 import sys
 
 from chorus_client import ChorusError
-from chorus_eval import data, journal, options, results, run_command, runner, scoring, summary, tables
+from chorus_eval import (data, experiment, experiment_plan, journal, options, results, run_command, runner, scoring,
+                         summary, tables)
 from chorus_eval.output import write_outputs
 
 
@@ -46,10 +47,12 @@ def main(argv=None):
     if argv and argv[0].startswith("-") and argv[0] not in ("-h", "--help"):
         argv.insert(0, "run")
     arguments = options.make_parser().parse_args(argv)
-    command = {"run": run_command.run, "rescore": rescore, "compare": compare}[arguments.command]
+    command = {"run": run_command.run, "rescore": rescore, "compare": compare,
+               "experiment": experiment.experiment}[arguments.command]
     try:
         return command(arguments)
-    except (run_command.BadInput, data.DataError, results.ResultsError, scoring.LemmatizerMissing) as error:
+    except (run_command.BadInput, data.DataError, experiment_plan.PlanError, results.ResultsError,
+            scoring.LemmatizerMissing) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except (runner.RunError, journal.JournalError, ChorusError, OSError) as error:

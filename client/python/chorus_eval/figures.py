@@ -10,7 +10,7 @@ class FiguresMissing(Exception):
     """matplotlib is not installed."""
 
 
-def _matplotlib():
+def drawing_library():
     try:
         import matplotlib
     except ImportError:
@@ -71,7 +71,7 @@ def draw_cost(pyplot, summary):
 
 def make_figures(summary):
     """{name: {"svg": text, "png": bytes}}. Leaves out what there is nothing to draw for."""
-    pyplot = _matplotlib()
+    pyplot = drawing_library()
     draw = {"accuracy": draw_accuracy}
     if len(summary["methods"]) > 1:
         draw["differences"] = draw_differences

@@ -5,7 +5,7 @@ import argparse
 import math
 
 from chorus_client import types as t
-from chorus_eval import scoring
+from chorus_eval import experiment_plan, plan, scoring
 
 RUN_HELP = """\
 Asks every question of a data set by every method, and writes tables, pictures and a report.
@@ -15,6 +15,7 @@ Asks every question of a data set by every method, and writes tables, pictures a
       --few-shot examples.jsonl --max-new-tokens 12 --lemmatize --output results
   chorus-eval rescore results --metric f1
   chorus-eval compare results other-results
+  chorus-eval experiment --plan plan.json --output results
 """
 RUN_EPILOG = """\
 Data, JSONL: a line a question:
@@ -35,6 +36,17 @@ with --skip-bad it is left out and counted.
   run.json, paraphrases.jsonl (with --make-paraphrases: a data set for --data)
 
 Exit code: 0 done; 1 a question got no answer, or the server failed; 2 bad options or data.
+"""
+
+EXPERIMENT_HELP = """\
+Asks every question of a data set by every setting of a plan: methods, prompts, frames, in groups.
+
+  chorus-eval experiment --plan tests/data/experiment.json --output results
+  chorus-eval experiment --summary results/experiment.json --output redrawn
+
+--output gets experiment.md (tables), figures/*.svg, experiment.json (all their numbers), results.jsonl
+(a line a setting and question), and journal.jsonl: a killed experiment goes on by the same command, and
+what two settings have in common is asked once.
 """
 
 
@@ -102,6 +114,18 @@ def weights(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not valid: equal, confidence, or one number of 0 or more "
                                          "for each prompt, not all 0")
     return values
+
+
+def log_bias(text):
+    if text.replace(" ", "").lower() == plan.MINUS_LOG_COUNT.lower():
+        return plan.MINUS_LOG_COUNT
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not valid: a finite number, or {plan.MINUS_LOG_COUNT}")
+    return value
 
 
 def text_option(text):
@@ -195,8 +219,11 @@ def _add_methods(parser):
                                                 "row of the table")
     group.add_argument("--separators", type=one_of(t.Separators), metavar="NAME", help="isolated or attached")
     group.add_argument("--first-token", type=one_of(t.FirstToken), metavar="NAME", help="fuse_first or last_segment")
-    for name in ("attention-temperature", "attention-scale", "segment-log-bias"):
+    for name in ("attention-temperature", "attention-scale"):
         group.add_argument(f"--{name}", type=float, metavar="X", help="of attention; default: the server's")
+    group.add_argument("--segment-log-bias", type=log_bias, metavar="X",
+                       help=f"of attention; {plan.MINUS_LOG_COUNT}: minus the logarithm of the number of prompts, so "
+                            "that N equal ones weigh as one. Default: the server's")
     group.add_argument("--weights", type=weights, default="equal", metavar="equal|confidence|W,...",
                        help="of the prompts, for logit_mean and prob_mean. confidence: the share of sampled answers "
                             "to a wording that agree with its greedy one; equal where that is 0 for all")
@@ -220,6 +247,25 @@ def _add_generation(parser):
                        help="of everything drawn, each question with one of its own; default 0")
 
 
+def _add_experiment(commands, formatter):
+    experiment = commands.add_parser(
+        "experiment", help="ask a data set by many settings", description=EXPERIMENT_HELP,
+        epilog=f"The plan's form:\n{experiment_plan.__doc__}", formatter_class=formatter)
+    experiment.add_argument("--output", required=True, metavar="FOLDER", help="made if it is not there")
+    source = experiment.add_mutually_exclusive_group(required=True)
+    source.add_argument("--plan", metavar="FILE", help="JSON: see below")
+    source.add_argument("--summary", metavar="FILE",
+                        help="an experiment.json: its tables and figures again, without a server")
+    experiment.add_argument("--groups", type=lambda text: text.split(","), metavar="NAME,...",
+                            help="only these of the plan's groups; default: all")
+    experiment.add_argument("--limit", type=count(1), metavar="N", help="the first N questions only")
+    experiment.add_argument("--seconds", metavar="FILE",
+                            help='JSON, {"label": seconds a question}: measured elsewhere, for the cost table and '
+                                 "figure. Those of an experiment itself say little: settings share a warm cache")
+    experiment.add_argument("--no-figures", action="store_true", help="draw nothing")
+    _add_server(experiment)
+
+
 def make_parser():
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
@@ -233,6 +279,7 @@ def make_parser():
     for add in (_add_data, _add_methods, _add_prompt, _add_generation, add_scoring, _add_server):
         add(run)
 
+    _add_experiment(commands, formatter)
     rescore = commands.add_parser(
         "rescore", help="score stored answers anew, without a server", formatter_class=formatter,
         description="Scores the stored answers of a run anew, without a server: another metric, lemmas.\n\n"

@@ -4,12 +4,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import pathlib
 
 from chorus_client import types as t
 from chorus_eval.data import DataError
 
 WEIGHTED = (t.Method.LOGIT_MEAN, t.Method.PROB_MEAN)  # the methods that take weights
+MINUS_LOG_COUNT = "-lnN"  # a segment_log_bias that goes by the number of prompts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,13 +101,15 @@ def seed_of(seed, *parts):
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Turns items into requests. `weights` is None, one list for all items, or {item id: list}."""
+    """Turns items into requests. `weights` is None, one list for all items, or {item id: list}.
+    `log_bias_by_count`: ATTENTION's segment_log_bias is minus the logarithm of the number of prompts."""
     frame: Frame
     fusion: t.Fusion
     sampling: t.Sampling
     stopping: t.Stopping
     seed: int = 0
     weights: object = None
+    log_bias_by_count: bool = False
 
     def _weights_of(self, variant, item, left_out):
         if variant.method not in WEIGHTED or self.weights is None:
@@ -121,6 +125,8 @@ class Plan:
         wordings = [w for i, w in enumerate(item.wordings) if i != left_out]
         fusion = dataclasses.replace(self.fusion, method=variant.method, positions=variant.positions,
                                      weights=self._weights_of(variant, item, left_out))
+        if self.log_bias_by_count and variant.method is t.Method.ATTENTION:
+            fusion = dataclasses.replace(fusion, segment_log_bias=-math.log(len(wordings)))
         return t.GenerateRequest(prompt=self.frame.text_prompt(wordings), fusion=fusion,
                                  sampling=self._sampling(item.id), stopping=self.stopping)
 

@@ -132,11 +132,13 @@ def make_plan(arguments):
         suffix="\nA:" if few_shot and arguments.suffix is None else arguments.suffix,
         separator=arguments.separator, template=arguments.template, system=arguments.system)
     stop = arguments.stop if arguments.stop is not None else (["\n"] if few_shot else [])
+    by_count = arguments.segment_log_bias == plan.MINUS_LOG_COUNT
     return plan.Plan(
-        frame=frame,
+        frame=frame, log_bias_by_count=by_count,
         fusion=chorus.Fusion(separators=arguments.separators, first_token=arguments.first_token,
                              attention_temperature=arguments.attention_temperature,
-                             attention_scale=arguments.attention_scale, segment_log_bias=arguments.segment_log_bias),
+                             attention_scale=arguments.attention_scale,
+                             segment_log_bias=None if by_count else arguments.segment_log_bias),
         sampling=chorus.Sampling(temperature=arguments.temperature, top_p=arguments.top_p, top_k=arguments.top_k),
         stopping=chorus.Stopping(max_new_tokens=arguments.max_new_tokens, stop=tuple(stop)), seed=arguments.seed,
         weights=arguments.weights if isinstance(arguments.weights, list) else None)
@@ -163,28 +165,39 @@ def confidence_weights(arguments, runner, the_plan, items, scorer):
     return weights
 
 
-def ask(arguments, runner, the_plan, items, scorer):
-    """(records, timings) of every method and question, methods in the command's order."""
+def make_jobs(arguments, runner, the_plan, items):
+    """[(variant, item, requests)], methods in the command's order: the requests of an item and method,
+    first that with all its wordings."""
     variants = plan.make_variants(arguments.methods, arguments.positions)
     if arguments.weights == "confidence" and any(v.method in plan.WEIGHTED for v in variants):
         weights = confidence_weights(arguments, runner, the_plan, items, confidence_scorer(arguments))
         the_plan = dataclasses.replace(the_plan, weights=weights)
-    jobs, requests = [], []
+    jobs = []
     for variant in variants:
         for item in items:
             # per_prompt compares its own prompts.
             times = 0 if variant.method is chorus.Method.PER_PROMPT else arguments.consistency
             left_out = range(min(times, len(item.wordings))) if len(item.wordings) > 1 else ()
-            asked = [the_plan.request(item, variant), *(the_plan.request(item, variant, i) for i in left_out)]
-            jobs.append((variant, item, asked[0], len(asked)))
-            requests += asked
-    outcomes = iter(runner.run("answers", requests))
-    records, timings = [], []
-    for variant, item, request, number in jobs:
-        outcome, *others = (next(outcomes) for _ in range(number))
-        records.append(results.score_record(results.make_record(item, variant, request, outcome, others), scorer))
+            jobs.append((variant, item, [the_plan.request(item, variant),
+                                         *(the_plan.request(item, variant, i) for i in left_out)]))
+    return jobs
+
+
+def answers_of(jobs, outcomes, scorer):
+    """(records, timings) of jobs; `outcomes`: of all their requests, in order."""
+    outcomes, records, timings = iter(outcomes), [], []
+    for variant, item, requests in jobs:
+        outcome, *others = (next(outcomes) for _ in requests)
+        records.append(results.score_record(results.make_record(item, variant, requests[0], outcome, others), scorer))
         timings.append(results.make_timing(item, variant, outcome))
     return records, [timing for timing in timings if timing is not None]
+
+
+def ask(arguments, runner, the_plan, items, scorer):
+    """(records, timings) of every method and question, methods in the command's order."""
+    jobs = make_jobs(arguments, runner, the_plan, items)
+    outcomes = runner.run("answers", [request for _, _, requests in jobs for request in requests])
+    return answers_of(jobs, outcomes, scorer)
 
 
 # ---- Options ----
