@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "chorus/v1/inference.grpc.pb.h"
+#include "grpc/health/v1/health.grpc.pb.h"
 
 #include "client/grpc_error.h"
 #include "client/many_call.h"
@@ -133,6 +134,7 @@ void Cancellation::Attach(std::shared_ptr<grpc::ClientContext> context) {
 
 struct ChorusClient::Connection {
   std::unique_ptr<v1::Inference::Stub> stub;
+  std::unique_ptr<grpc::health::v1::Health::Stub> health;
   absl::Duration deadline;
 
   void Prepare(grpc::ClientContext& context) const {
@@ -166,6 +168,7 @@ absl::StatusOr<ChorusClient> ChorusClient::Connect(const std::string& target,
   CHORUS_RETURN_IF_ERROR(WaitUntilConnected(*channel, target, options.connect_timeout));
   auto connection = std::make_unique<Connection>();
   connection->stub = v1::Inference::NewStub(channel);
+  connection->health = grpc::health::v1::Health::NewStub(channel);
   connection->deadline = options.deadline;
   return ChorusClient(std::move(connection));
 }
@@ -249,6 +252,24 @@ absl::StatusOr<std::string> ChorusClient::Detokenize(const std::vector<int32_t>&
 
 absl::StatusOr<v1::GetModelInfoResponse> ChorusClient::GetModelInfo() {
   return connection_->Call(&v1::Inference::Stub::GetModelInfo, v1::GetModelInfoRequest());
+}
+
+absl::Status ChorusClient::CheckHealth(const std::string& service) {
+  using grpc::health::v1::HealthCheckResponse;
+  const std::string subject = service.empty() ? "the server" : service;
+  grpc::health::v1::HealthCheckRequest request;
+  request.set_service(service);
+  grpc::ClientContext context;
+  connection_->Prepare(context);
+  HealthCheckResponse response;
+  const grpc::Status status = connection_->health->Check(&context, request, &response);
+  if (status.error_code() == grpc::StatusCode::NOT_FOUND) {
+    return absl::NotFoundError(absl::StrCat("the server has no service '", service, "'"));
+  }
+  CHORUS_RETURN_IF_ERROR(ToAbslStatus(status));
+  if (response.status() == HealthCheckResponse::SERVING) return absl::OkStatus();
+  return absl::UnavailableError(absl::StrCat(
+      subject, " is ", HealthCheckResponse::ServingStatus_Name(response.status())));
 }
 
 }  // namespace chorus

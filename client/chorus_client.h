@@ -130,6 +130,10 @@ class ChorusClient {
 
   absl::StatusOr<v1::GetModelInfoResponse> GetModelInfo();
 
+  // Asks grpc.health.v1 about `service`, empty for the server as a whole. OK when it is SERVING,
+  // UNAVAILABLE when it is not, NOT_FOUND when the server does not know it.
+  absl::Status CheckHealth(const std::string& service);
+
  private:
   struct Connection;  // keeps gRPC's headers out of this one
 

@@ -22,6 +22,7 @@ struct Command {
 constexpr std::array kCommands = {
     Command{"ask", "asks a question in several wordings, prints the fused answer", RunAsk},
     Command{"explain", "shows layout, mask and attention of a fused question", RunExplain},
+    Command{"health", "says whether a server serves, by its exit code", RunHealth},
     Command{"info", "says which model is served, and its limits", RunInfo},
     Command{"tokenize", "prints the token ids of a text", RunTokenize},
     Command{"load", "asks many questions at a time, measures latency and throughput", RunLoad},

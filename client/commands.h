@@ -11,6 +11,7 @@ namespace chorus {
 // console.out, one line for an error on console.err, and returns the exit code.
 int RunAsk(const std::vector<std::string>& arguments, Console& console);
 int RunExplain(const std::vector<std::string>& arguments, Console& console);
+int RunHealth(const std::vector<std::string>& arguments, Console& console);
 int RunInfo(const std::vector<std::string>& arguments, Console& console);
 int RunTokenize(const std::vector<std::string>& arguments, Console& console);
 int RunLoad(const std::vector<std::string>& arguments, Console& console);

@@ -127,6 +127,19 @@ TEST_F(CommandLineTest, InfoPrintsTextOrJson) {
   EXPECT_EQ(info["eos_token_ids"], nlohmann::json({2}));
 }
 
+// The fake server's health service knows the server as a whole only.
+TEST_F(CommandLineTest, HealthSaysServingByItsExitCode) {
+  const Outcome serving = RunChorus({"health", "--service=", Server()});
+  EXPECT_EQ(serving.code, 0) << serving.err;
+  EXPECT_EQ(serving.out, "SERVING\n");
+  EXPECT_EQ(RunChorus({"health", "--service=", "--json", Server()}).out,
+            "{\"status\":\"SERVING\"}\n");
+  const Outcome unknown = RunChorus({"health", Server()});
+  EXPECT_EQ(unknown.code, 1);
+  EXPECT_EQ(unknown.err,
+            "chorus: the server has no service 'chorus.v1.Inference' [NOT_FOUND]\n");
+}
+
 TEST(CommandLineUsageTest, WithoutAServerTheLineSaysHowToStartOne) {
   std::string target;
   {
@@ -146,7 +159,8 @@ TEST(CommandLineUsageTest, WrongUsageIsOneLineAndExitCodeTwo) {
                                                        {"ask"},          {"ask", "a", "b"},
                                                        {"ask", "--x=1"}, {"ask", "q", "--top_k=x"},
                                                        {"tokenize"},     {"detokenize"},
-                                                       {"info", "word"}, {"load"}};
+                                                       {"info", "word"}, {"load"},
+                                                       {"health", "x"}};
   for (const std::vector<std::string>& arguments : cases) {
     const Outcome outcome = RunChorus(arguments);
     EXPECT_EQ(outcome.code, 2) << arguments.front();
@@ -163,7 +177,7 @@ TEST(CommandLineUsageTest, HelpOfTheProgramAndOfEveryCommandNeedsNoServer) {
     EXPECT_EQ(outcome.code, 0);
     EXPECT_THAT(outcome.out, HasSubstr("Usage: chorus COMMAND"));
   }
-  for (const char* command : {"ask", "info", "tokenize", "load", "mask", "detokenize"}) {
+  for (const char* command : {"ask", "health", "info", "tokenize", "load", "mask", "detokenize"}) {
     const Outcome outcome = RunChorus({command, "--help"});
     EXPECT_EQ(outcome.code, 0);
     EXPECT_THAT(outcome.out, HasSubstr(absl::StrCat("Usage: chorus ", command)));

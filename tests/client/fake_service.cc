@@ -1,6 +1,7 @@
 #include "tests/client/fake_service.h"
 
 #include <google/protobuf/text_format.h>
+#include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/server_builder.h>
 
 #include "absl/strings/str_cat.h"
@@ -14,6 +15,7 @@ namespace chorus {
 
 FakeService::FakeService() {
   int port = 0;
+  grpc::EnableDefaultHealthCheckService(true);
   grpc::ServerBuilder builder;
   builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
   builder.RegisterService(this);
