@@ -78,6 +78,10 @@ absl::Status ValidateNetwork(const NetworkConfig& network) {
   if (!network.metrics_listen.empty()) {
     CHORUS_RETURN_IF_ERROR(CheckAddress("metrics_listen", network.metrics_listen));
   }
+  if (network.drain_delay < absl::ZeroDuration() || network.drain_delay > absl::Hours(1)) {
+    return Bad("--drain_delay=", absl::FormatDuration(network.drain_delay),
+               " is out of range: use 0s..1h");
+  }
   if (network.drain_timeout < absl::ZeroDuration() || network.drain_timeout > absl::Hours(24)) {
     return Bad("--drain_timeout=", absl::FormatDuration(network.drain_timeout),
                " is out of range: use 0s..24h");

@@ -26,7 +26,8 @@ struct NetworkConfig {
   std::string listen = "127.0.0.1:50051";            // port 0: any free one
   std::string metrics_listen = "127.0.0.1:9464";     // port 0: any free one; empty: no metrics page
   std::string port_file;                             // written once serving; empty: none
-  absl::Duration drain_timeout = absl::Seconds(30);  // running streams may finish within this
+  absl::Duration drain_delay = absl::ZeroDuration();  // NOT_SERVING, but new requests still taken
+  absl::Duration drain_timeout = absl::Seconds(30);   // then running streams may finish within this
   absl::Duration stuck_after = absl::Seconds(60);  // NOT_SERVING if a worker makes no step for this
   int32_t stream_buffer_events = 64;               // unread tokens after which a request is paused
   int32_t max_stream_requests = 128;               // requests under way in one GenerateMany call

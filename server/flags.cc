@@ -120,8 +120,12 @@ void AddNetworkFlags(std::vector<Flag>* flags) {
        MakeFlag(kGroup, "port_file", "PATH",
                 "gets {\"grpc\": PORT, \"metrics\": PORT} once the server serves",
                 [](Config& c) -> auto& { return c.network.port_file; }),
+       MakeFlag(kGroup, "drain_delay", "TIME",
+                "after SIGTERM, health says NOT_SERVING and new requests are still taken for this "
+                "long, until load balancers have turned to other servers",
+                [](Config& c) -> auto& { return c.network.drain_delay; }),
        MakeFlag(kGroup, "drain_timeout", "TIME",
-                "after SIGTERM, running streams may take this long to finish",
+                "then running streams may take this long to finish",
                 [](Config& c) -> auto& { return c.network.drain_timeout; }),
        MakeFlag(kGroup, "stuck_after", "TIME",
                 "health says NOT_SERVING when a worker with work makes no step for this long",

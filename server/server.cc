@@ -12,7 +12,9 @@
 namespace chorus {
 
 Server::Server(const ServerConfig& config, const Logger* logger)
-    : logger_(logger), metrics_(config.model.workers) {}
+    : logger_(logger),
+      drain_delay_(config.network.drain_delay),
+      metrics_(config.model.workers) {}
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(
     const ServerConfig& config, const Tokenizer* tokenizer, TextConfig text_config,
@@ -58,9 +60,14 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(
 Server::~Server() = default;
 
 bool Server::Drain(absl::Duration timeout) {
-  const absl::Time deadline = absl::Now() + timeout;
   metrics_.SetDraining(true);
   grpc_->SetDraining();
+  if (drain_delay_ > absl::ZeroDuration()) {
+    logger_->Log(Logger::Level::kInfo, "leaving",
+                 {{"drain_delay", absl::FormatDuration(drain_delay_)}});
+    absl::SleepFor(drain_delay_);
+  }
+  const absl::Time deadline = absl::Now() + timeout;
   service_->StartDraining();
   logger_->Log(Logger::Level::kInfo, "draining",
                {{"running", int64_t{engine_->num_running()}},

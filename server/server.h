@@ -33,8 +33,9 @@ class Server {
       std::vector<std::unique_ptr<ModelRunner>> runners, const Logger* logger);
   ~Server();
 
-  // Health says NOT_SERVING, admission stops, running streams may finish within `timeout`; what is
-  // left then ends with UNAVAILABLE. True if everything ended by itself. Calls still open after it
+  // Health says NOT_SERVING; after the configuration's drain_delay, during which load balancers turn
+  // to other servers, admission stops and running streams may finish within `timeout`; what is left
+  // then ends with UNAVAILABLE. True if everything ended by itself. Calls still open after it
   // are cut by the destructor.
   bool Drain(absl::Duration timeout);
 
@@ -47,6 +48,7 @@ class Server {
   Server(const ServerConfig& config, const Logger* logger);
 
   const Logger* const logger_;
+  const absl::Duration drain_delay_;
   ServerMetrics metrics_;
   std::unique_ptr<MetricsExposer> exposer_;
   std::unique_ptr<Engine> engine_;

@@ -29,12 +29,13 @@ TEST(FlagsTest, DefaultsAreThoseOfTheStructs) {
 
 TEST(FlagsTest, ReadsEqualsAndSpaceForms) {
   const auto parsed = ParseFlags({"--model", "m", "--listen=0.0.0.0:1", "--threads", "3",
-                                  "--drain_timeout=1m30s", "--kv_cache_bytes=2MiB"});
+                                  "--drain_timeout=1m30s", "--drain_delay=5s", "--kv_cache_bytes=2MiB"});
   ASSERT_TRUE(parsed.ok()) << parsed.status();
   EXPECT_EQ(parsed->config.model.directory, "m");
   EXPECT_EQ(parsed->config.network.listen, "0.0.0.0:1");
   EXPECT_EQ(parsed->config.model.threads, 3);
   EXPECT_EQ(parsed->config.network.drain_timeout, absl::Seconds(90));
+  EXPECT_EQ(parsed->config.network.drain_delay, absl::Seconds(5));
   EXPECT_EQ(parsed->config.model.kv_cache_bytes, 2 << 20);
 }
 
@@ -94,6 +95,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadFlags{"Metrics", {"--model=m", "--metrics_listen=:x"}, "--metrics_listen"},
         BadFlags{"Level", {"--model=m", "--log_level=loud"}, "--log_level=loud"},
         BadFlags{"Format", {"--model=m", "--log_format=xml"}, "--log_format=xml"},
+        BadFlags{"DrainDelay", {"--model=m", "--drain_delay=2h"}, "--drain_delay=2h"},
         BadFlags{"Drain", {"--model=m", "--drain_timeout=-1s"}, "--drain_timeout=-1s"},
         BadFlags{"Queue", {"--model=m", "--max_queued_requests=0"}, "--max_queued_requests=0"},
         BadFlags{"NoFile", {"--config=/no/such/file"}, "--config=/no/such/file"}),
