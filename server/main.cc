@@ -78,15 +78,17 @@ int Serve(const ServerConfig& config, const Logger& logger, const TerminationSig
   auto server =
       Server::Start(config, text->tokenizer.get(), text->config, *std::move(runners), &logger);
   if (!server.ok()) return Fail(kExitFailure, server.status());
+  const Ports ports = {(*server)->grpc_port(), (*server)->metrics_port(),
+                       (*server)->health_port()};
   if (!config.network.port_file.empty()) {
-    const absl::Status written =
-        WritePortFile(config.network.port_file, (*server)->grpc_port(), (*server)->metrics_port());
+    const absl::Status written = WritePortFile(config.network.port_file, ports);
     if (!written.ok()) return Fail(kExitFailure, written);
   }
   const ModelInfo& info = (*server)->engine().model_info();
   logger.Log(Logger::Level::kInfo, "serving",
-             {{"grpc_port", int64_t{(*server)->grpc_port()}},
-              {"metrics_port", int64_t{(*server)->metrics_port()}},
+             {{"grpc_port", int64_t{ports.grpc}},
+              {"metrics_port", int64_t{ports.metrics}},
+              {"health_port", int64_t{ports.health}},
               {"model", info.name},
               {"dtype", info.dtype},
               {"kv_slots", int64_t{info.num_kv_slots}}});
