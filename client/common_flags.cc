@@ -88,9 +88,13 @@ int WithClient(const CommonFlags& flags, Console& console,
     return UsageError("chorus", client.status(), console);
   }
   if (!client.ok()) {
-    console.err << "chorus: " << client.status().message()
-                << "; start one with 'chorus-server --model=DIR', or name another with "
-                   "--server=HOST:PORT\n";
+    console.err << "chorus: " << client.status().message();
+    // With TLS the message says more than could be guessed here.
+    if (!options->tls.has_value()) {
+      console.err << "; start one with 'chorus-server --model=DIR', or name another with "
+                     "--server=HOST:PORT (--tls if it speaks TLS)";
+    }
+    console.err << "\n";
     return kExitFailure;
   }
   if (const absl::Status status = body(*client); !status.ok()) {

@@ -16,12 +16,14 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 
+#include "server/check.h"
 #include "server/config.h"
 #include "server/flags.h"
 #include "server/logging.h"
 #include "server/model_setup.h"
 #include "server/names.h"
 #include "server/port_file.h"
+#include "server/secrets.h"
 #include "server/server.h"
 #include "server/signals.h"
 
@@ -68,7 +70,18 @@ bool DrainUnlessSignalled(Server& server, absl::Duration timeout,
   return drained.get();
 }
 
+int Check(const ServerConfig& config) {
+  const CheckReport report = CheckServing(config);
+  for (const std::string& line : report.facts) std::printf("%s\n", line.c_str());
+  for (const absl::Status& problem : report.problems) Fail(kExitUsage, problem);
+  return report.problems.empty() ? kExitDone : kExitUsage;
+}
+
 int Serve(const ServerConfig& config, const Logger& logger, const TerminationSignals& signals) {
+  // Before the model, which takes its time.
+  if (const absl::Status readable = CheckSecrets(config.security); !readable.ok()) {
+    return Fail(kExitUsage, readable);
+  }
   absl::StatusOr<TextSetup> text = LoadText(config.model);
   if (!text.ok()) return Fail(kExitUsage, text.status());
   auto runners = LoadRunners(config.model, LoadProgress(signals));
@@ -113,7 +126,7 @@ void SilenceLibraries() {
 void SpeedUpLocks() { absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore); }
 
 int Main(const std::vector<std::string>& arguments) {
-  const TerminationSignals signals;
+  TerminationSignals signals;
   SilenceLibraries();
   SpeedUpLocks();
   const absl::StatusOr<ParsedFlags> flags = ParseFlags(arguments);
@@ -129,7 +142,9 @@ int Main(const std::vector<std::string>& arguments) {
   if (const absl::Status valid = Validate(flags->config); !valid.ok()) {
     return Fail(kExitUsage, valid);
   }
-  const Logger logger(flags->config.log);
+  if (flags->check) return Check(flags->config);
+  Logger logger(flags->config.log);
+  signals.SetOnVerbosity([&logger] { logger.SayMore(); }, [&logger] { logger.SayLess(); });
   return Serve(flags->config, logger, signals);
 }
 

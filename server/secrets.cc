@@ -65,6 +65,12 @@ absl::StatusOr<Certificate> LoadCertificate(const SecurityConfig& config) {
       ": ", certificate.status().message()));
 }
 
+absl::Status CheckSecrets(const SecurityConfig& config) {
+  if (!config.token_file.empty()) CHORUS_RETURN_IF_ERROR(LoadTokens(config).status());
+  if (config.tls_certificate.empty()) return absl::OkStatus();
+  return LoadCertificate(config).status();
+}
+
 absl::StatusOr<std::unique_ptr<Secrets>> Secrets::Create(const SecurityConfig& config,
                                                          const Logger* logger,
                                                          OnCertificate on_certificate) {

@@ -26,6 +26,9 @@ absl::StatusOr<BearerTokens> LoadTokens(const SecurityConfig& config);
 // What --tls_certificate, --tls_key and --tls_client_ca name. Errors likewise.
 absl::StatusOr<Certificate> LoadCertificate(const SecurityConfig& config);
 
+// Whether everything that `config` names can be read. Errors of both.
+absl::Status CheckSecrets(const SecurityConfig& config);
+
 // The tokens and certificates that the server goes by now. A thread of its own reads their files
 // again every `reload_interval`: what has changed and is good takes the place of the old, what is
 // bad is logged and changes nothing. Thread-safe. No secret is ever logged.

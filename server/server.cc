@@ -47,6 +47,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(
   dependencies.observer = &server->metrics_;
   dependencies.logger = logger;
   dependencies.pool = pool.get();
+  dependencies.log_prompts = config.log.prompts;
   dependencies.num_workers = config.model.workers;
   dependencies.stream_buffer_events = config.network.stream_buffer_events;
   dependencies.max_stream_requests = config.network.max_stream_requests;
