@@ -42,7 +42,7 @@ std::string Help() {
       "\n'chorus COMMAND --help' explains the command's flags, with examples.\n"
       "--server is 127.0.0.1:50051 if it is not given.\n\nExamples:\n"
       "  chorus ask \"What is the capital of France?\" --paraphrase=\"Name France's capital.\"\n"
-      "  chorus --server=gpu-host:50051 info\n\n"
+      "  chorus --server=gpu-host:50051 info --tls --ca=ca.pem --token_file=token\n\n"
       "Exit code: 0 done, 1 failure, 2 wrong usage.\n");
   return help;
 }

@@ -27,6 +27,10 @@ class ServerMetrics final : public EngineObserver {
   // Once the model is loaded.
   void SetModelInfo(const ModelInfo& info);
   void SetDraining(bool draining);
+  // Of the TLS certificate in use; without TLS the metric does not exist.
+  void SetCertificateExpiry(absl::Time not_after);
+  // A call came without a valid token.
+  void OnUnauthenticated();
 
   const std::shared_ptr<prometheus::Registry>& registry() const;
 

@@ -42,7 +42,10 @@ absl::StatusOr<Request> RequestIntake::ParseNow(const v1::GenerateRequest& proto
     request.deadline = deadline;
     return absl::OkStatus();
   });
-  if (status.ok()) return request;
+  if (status.ok()) {
+    if (on_parsed_) on_parsed_(proto, request.id);
+    return request;
+  }
   observer_.OnRejected(RejectReason::kInvalid);
   return status;
 }

@@ -14,12 +14,18 @@ namespace chorus {
 Server::Server(const ServerConfig& config, const Logger* logger)
     : logger_(logger),
       drain_delay_(config.network.drain_delay),
-      metrics_(config.model.workers) {}
+      metrics_(config.model.workers),
+      refusals_(logger) {}
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(
     const ServerConfig& config, const Tokenizer* tokenizer, TextConfig text_config,
     std::vector<std::unique_ptr<ModelRunner>> runners, const Logger* logger) {
   auto server = absl::WrapUnique(new Server(config, logger));
+  CHORUS_ASSIGN_OR_RETURN(server->secrets_,
+                          Secrets::Create(config.security, logger,
+                                          [raw = server.get()](absl::Time not_after) {
+                                            raw->metrics_.SetCertificateExpiry(not_after);
+                                          }));
   if (!config.network.metrics_listen.empty()) {
     CHORUS_ASSIGN_OR_RETURN(server->exposer_, MetricsExposer::Create(config.network.metrics_listen,
                                                                      server->metrics_.registry()));
@@ -44,6 +50,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(
   dependencies.observer = &server->metrics_;
   dependencies.logger = logger;
   dependencies.pool = pool.get();
+  dependencies.log_prompts = config.log.prompts;
   dependencies.num_workers = config.model.workers;
   dependencies.stream_buffer_events = config.network.stream_buffer_events;
   dependencies.max_stream_requests = config.network.max_stream_requests;
@@ -51,6 +58,13 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(
   server->pool_ = std::move(pool);
   GrpcServer::Options grpc_options;
   grpc_options.listen = config.network.listen;
+  grpc_options.health_listen = config.network.health_listen;
+  grpc_options.policy.secrets = server->secrets_.get();
+  grpc_options.policy.on_refused = [raw = server.get()](std::string_view path) {
+    raw->metrics_.OnUnauthenticated();
+    raw->refusals_.Add(path);
+  };
+  grpc_options.limits = config.connections;
   grpc_options.stuck_after = config.network.stuck_after;
   CHORUS_ASSIGN_OR_RETURN(server->grpc_, GrpcServer::Create(grpc_options, server->service_.get(),
                                                             server->engine_.get()));
