@@ -11,7 +11,7 @@ FROM ${BASE} AS build
 RUN apt-get update \
  && apt-get install -y --no-install-recommends \
       build-essential ca-certificates ccache cmake libabsl-dev libfmt-dev libgrpc++-dev libhwy-dev \
-      libicu-dev libpcre2-dev libprotobuf-dev libspdlog-dev ninja-build nlohmann-json3-dev pkg-config \
+      libicu-dev libpcre2-dev libprotobuf-dev libspdlog-dev libssl-dev ninja-build nlohmann-json3-dev pkg-config \
       prometheus-cpp-dev protobuf-compiler protobuf-compiler-grpc python3 python3-venv \
  && rm -rf /var/lib/apt/lists/*
 
@@ -52,7 +52,7 @@ FROM ${BASE} AS run
 RUN apt-get update \
  && apt-get install -y --no-install-recommends \
       libabsl20220623 libfmt9 libgrpc++1.51 libhwy1 libicu72 libpcre2-8-0 \
-      libprometheus-cpp-core1.0 libprometheus-cpp-pull1.0 libprotobuf32 libspdlog1.10 libstdc++6 \
+      libprometheus-cpp-core1.0 libprometheus-cpp-pull1.0 libprotobuf32 libspdlog1.10 libssl3 libstdc++6 \
  && rm -rf /var/lib/apt/lists/* /var/cache/* /var/log/* \
  && groupadd --gid 10001 chorus \
  && useradd --uid 10001 --gid chorus --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin chorus
@@ -75,11 +75,11 @@ LABEL org.opencontainers.image.title="chorus" \
       org.opencontainers.image.base.name="debian:12-slim"
 
 USER 10001:10001
-# gRPC; Prometheus.
-EXPOSE 50051 9464
+# gRPC; health checks in plain text; Prometheus.
+EXPOSE 50051 50052 9464
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s \
-  CMD ["chorus", "health", "--server=127.0.0.1:50051", "--timeout=3s"]
+  CMD ["chorus", "health", "--server=127.0.0.1:50052", "--timeout=3s"]
 # No shell in between: the server is process 1 and gets SIGTERM itself. Flags after the image's name
 # beat the file.
 ENTRYPOINT ["chorus-server", "--config=/etc/chorus/chorus.conf"]
