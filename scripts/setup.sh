@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what Chorus needs on Debian 12 or Ubuntu 24.04: system packages, a Python environment in
-# .venv with the pinned LibTorch and the Python client, and the default model under models/.
+# .venv with the pinned LibTorch and the Python client, Prometheus in .tools for the tests of its
+# rules, and the default model under models/.
 # Idempotent: about a second when everything is there. Nothing outside the repository changes but
 # system packages.
 set -euo pipefail
@@ -24,6 +25,17 @@ install_packages() {
   say "installing ${#missing[@]} system packages: ${missing[*]}"
   as_root apt-get update -q >&2
   as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}" >&2
+}
+
+# Prometheus and promtool from the distribution's package, unpacked and not installed: installing it
+# would start a service that listens on every address.
+unpack_prometheus() {
+  [[ -x .tools/prometheus/usr/bin/promtool ]] && return
+  say "unpacking the package prometheus into .tools"
+  mkdir -p .tools/download
+  (cd .tools/download && apt-get download -q prometheus || { as_root apt-get update -q && apt-get download -q prometheus; }) >&2
+  dpkg-deb -x .tools/download/prometheus_*.deb .tools/prometheus
+  rm -r .tools/download
 }
 
 install_python_packages() {
@@ -53,6 +65,7 @@ make_default_model() {
 }
 
 install_packages
+unpack_prometheus
 install_python_packages
 install_python_client
 make_default_model

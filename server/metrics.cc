@@ -42,6 +42,11 @@ constexpr Outcome kOutcomes[] = {Outcome::kOk,
 constexpr RejectReason kReasons[] = {RejectReason::kInvalid, RejectReason::kQueueFull,
                                      RejectReason::kTooLarge, RejectReason::kDraining,
                                      RejectReason::kDeadline};
+constexpr std::pair<FinishReason, const char*> kFinishReasons[] = {
+    {FinishReason::kEos, "eos"},
+    {FinishReason::kLength, "length"},
+    {FinishReason::kStopString, "stop_string"},
+    {FinishReason::kStopToken, "stop_token"}};
 constexpr size_t kNumMethods = std::size(kAllMethods);
 constexpr size_t kNumOutcomes = std::size(kOutcomes);
 
@@ -97,6 +102,7 @@ struct ServerMetrics::Metrics {
   }
 
   void AddLabelled(int32_t num_workers);
+  void CountAnswers(const FinishSummary& summary);
 
   std::shared_ptr<Registry> registry;
   Counter& accepted =
@@ -154,9 +160,18 @@ struct ServerMetrics::Metrics {
                  "Calls of any method that came without a valid token.");
   Gauge& draining =
       AddGauge(*registry, "chorus_draining", "1 once the server takes no more requests, else 0.");
+  Gauge& drain_started = AddGauge(*registry, "chorus_drain_started_timestamp_seconds",
+                                  "Unix time at which draining began; 0 before.");
+  Gauge& drain_timeout =
+      AddGauge(*registry, "chorus_drain_timeout_seconds",
+               "Time that running requests have to finish once draining began, --drain_timeout.");
+  Gauge& max_queued =
+      AddGauge(*registry, "chorus_max_queued_requests",
+               "Requests that may wait, --max_queued_requests; further ones are refused.");
 
   std::array<Counter*, std::size(kReasons)> rejected{};
   std::array<std::array<Counter*, kNumOutcomes>, kNumMethods> finished{};
+  std::map<FinishReason, Counter*> finish_reasons;
   std::array<Histogram*, kNumMethods> request_seconds{};
   Histogram* prefill_step = nullptr;
   Histogram* decode_step = nullptr;
@@ -180,6 +195,14 @@ void ServerMetrics::Metrics::AddLabelled(int32_t num_workers) {
                               .Name("chorus_requests_finished_total")
                               .Help("Accepted requests that have ended, by method and outcome.")
                               .Register(*registry);
+  auto& reasons_family = BuildCounter()
+                             .Name("chorus_answers_finished_total")
+                             .Help("Answers of requests that ended well, by finish reason; "
+                                   "per_prompt and vote have one a prompt.")
+                             .Register(*registry);
+  for (const auto& [reason, name] : kFinishReasons) {
+    finish_reasons[reason] = &reasons_family.Add({{"reason", name}});
+  }
   auto& seconds_family = BuildHistogram()
                              .Name("chorus_request_seconds")
                              .Help("Submission to end of an accepted request, seconds.")
@@ -213,6 +236,16 @@ void ServerMetrics::Metrics::AddLabelled(int32_t num_workers) {
       .Set(1);
 }
 
+void ServerMetrics::Metrics::CountAnswers(const FinishSummary& summary) {
+  for (const Answer& answer : summary.prompts) finish_reasons.at(answer.reason)->Increment();
+  if (!summary.prompts.empty()) return;
+  // A request that generates nothing, as Explain of a prompt, has a reason nobody set. An answer
+  // that was over at once has no tokens either, but EOS.
+  const FinishReason reason = summary.answer.reason;
+  if (summary.generated_tokens == 0 && reason == FinishReason::kLength) return;
+  finish_reasons.at(reason)->Increment();
+}
+
 ServerMetrics::ServerMetrics(int32_t num_workers)
     : metrics_(std::make_unique<Metrics>(num_workers)) {}
 
@@ -224,7 +257,15 @@ void ServerMetrics::SetModelInfo(const ModelInfo& info) {
       .Set(1);
 }
 
-void ServerMetrics::SetDraining(bool draining) { metrics_->draining.Set(draining ? 1 : 0); }
+void ServerMetrics::SetLimits(int32_t max_queued_requests, absl::Duration drain_timeout) {
+  metrics_->max_queued.Set(max_queued_requests);
+  metrics_->drain_timeout.Set(absl::ToDoubleSeconds(drain_timeout));
+}
+
+void ServerMetrics::StartDraining(absl::Time now) {
+  metrics_->drain_started.Set(absl::ToDoubleSeconds(now - absl::UnixEpoch()));
+  metrics_->draining.Set(1);
+}
 
 void ServerMetrics::SetCertificateExpiry(absl::Time not_after) {
   // The registry gives the same gauge each time.
@@ -277,6 +318,7 @@ void ServerMetrics::OnFinished(const Request& request, Outcome outcome,
   metrics_->finished[method][IndexOf(kOutcomes, outcome)]->Increment();
   metrics_->request_seconds[method]->Observe(absl::ToDoubleSeconds(summary.total_time));
   metrics_->generated_tokens.Increment(summary.generated_tokens);
+  if (outcome == Outcome::kOk) metrics_->CountAnswers(summary);
   if (summary.first_token_time <= absl::ZeroDuration()) return;
   metrics_->prefill_seconds.Observe(
       absl::ToDoubleSeconds(summary.first_token_time - summary.queue_time));

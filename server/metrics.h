@@ -26,7 +26,9 @@ class ServerMetrics final : public EngineObserver {
 
   // Once the model is loaded.
   void SetModelInfo(const ModelInfo& info);
-  void SetDraining(bool draining);
+  // The limits that alerts compare with what they see.
+  void SetLimits(int32_t max_queued_requests, absl::Duration drain_timeout);
+  void StartDraining(absl::Time now);
   // Of the TLS certificate in use; without TLS the metric does not exist.
   void SetCertificateExpiry(absl::Time not_after);
   // A call came without a valid token.

@@ -15,7 +15,9 @@ Server::Server(const ServerConfig& config, const Logger* logger)
     : logger_(logger),
       drain_delay_(config.network.drain_delay),
       metrics_(config.model.workers),
-      refusals_(logger) {}
+      refusals_(logger) {
+  metrics_.SetLimits(config.engine.max_queued_requests, config.network.drain_timeout);
+}
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(
     const ServerConfig& config, const Tokenizer* tokenizer, TextConfig text_config,
@@ -74,7 +76,8 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(
 Server::~Server() = default;
 
 bool Server::Drain(absl::Duration timeout) {
-  metrics_.SetDraining(true);
+  // What the timeout is counted from.
+  metrics_.StartDraining(absl::Now() + drain_delay_);
   grpc_->SetDraining();
   if (drain_delay_ > absl::ZeroDuration()) {
     logger_->Log(Logger::Level::kInfo, "leaving",

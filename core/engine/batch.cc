@@ -64,6 +64,7 @@ Batch::Progress Batch::RunOnce(const absl::Status& ending) {
   EndOutdated(ending);
   Admit();
   if (!running_.empty()) GrowAll();
+  ReportKvUse();  // a step may take long: what it uses is to be seen while it runs
   const bool stepped = !running_.empty() && RunStep();
   ReportKvUse();
   if (stepped) return Progress::kStepped;

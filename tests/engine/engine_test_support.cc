@@ -130,6 +130,10 @@ void CountingObserver::OnStep(const StepStats& stats) {
   counts_.max_step_rows = std::max(counts_.max_step_rows, stats.num_rows);
   counts_.max_kv_slots_used = std::max(counts_.max_kv_slots_used, stats.kv_slots_used);
 }
+void CountingObserver::OnKvUse(int32_t worker, int32_t num_used, int32_t num_slots) {
+  absl::MutexLock lock(&mutex_);
+  counts_.reported_kv_slots_used = num_used;
+}
 void CountingObserver::OnSegmentLookup(int32_t num_hits, int32_t num_misses,
                                        int64_t num_evictions) {
   absl::MutexLock lock(&mutex_);

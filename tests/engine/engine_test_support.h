@@ -80,6 +80,7 @@ class CountingObserver final : public EngineObserver {
   void OnInterToken(absl::Duration since_last_token) override;
   void OnFinished(const Request& request, Outcome outcome, const FinishSummary& summary) override;
   void OnStep(const StepStats& stats) override;
+  void OnKvUse(int32_t worker, int32_t num_used, int32_t num_slots) override;
   void OnSegmentLookup(int32_t num_hits, int32_t num_misses, int64_t num_evictions) override;
   void OnPreempted(const Request& request) override;
   void OnHeartbeat(int32_t worker, absl::Time now) override;
@@ -93,6 +94,7 @@ class CountingObserver final : public EngineObserver {
     int heartbeats = 0;
     int max_kv_slots_used = 0;
     int last_kv_slots_used = 0;
+    int reported_kv_slots_used = 0;  // OnKvUse's last word
     int64_t prefill_rows = 0;
     int64_t rows = 0;
     int64_t steps = 0;

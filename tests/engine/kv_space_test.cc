@@ -240,6 +240,21 @@ TEST(PreemptionTest, PausedRequestsTakeNobodysPlaceInTheBatch) {
   for (const auto& sink : slow) sink->Await();
 }
 
+TEST(KvUseTest, IsReportedWhileTheStepRunsAndWhenTheRequestHasEnded) {
+  FakeModelOptions model;
+  Gate gate;
+  model.before_step = gate.Hook();
+  TestEngine test(model);
+  Request request = SimpleRequest(FusionMethod::kAttention, 2);
+  const auto sink = test.Submit(request);
+  gate.AwaitArrivals(1);
+  EXPECT_EQ(test.observer.counts().reported_kv_slots_used, 14) << "the first step's rows";
+  gate.OpenForGood();
+  sink->Await();
+  test.engine.reset();  // the worker has gone round once more
+  EXPECT_EQ(test.observer.counts().reported_kv_slots_used, 0);
+}
+
 TEST(AdmissionTest, AReaderThatTakesNothingForTooLongEndsItsRequest) {
   EngineOptions options;
   options.max_reader_stall = absl::Seconds(10);

@@ -51,6 +51,7 @@ TEST(ServerMetricsTest, EveryMetricExistsFromTheStartWithItsHelp) {
   for (const char* name : {"requests_accepted_total",
                            "requests_rejected_total",
                            "requests_finished_total",
+                           "answers_finished_total",
                            "requests_running",
                            "requests_waiting",
                            "request_queue_seconds",
@@ -74,6 +75,9 @@ TEST(ServerMetricsTest, EveryMetricExistsFromTheStartWithItsHelp) {
                            "preemptions_total",
                            "worker_heartbeat_timestamp_seconds",
                            "draining",
+                           "drain_started_timestamp_seconds",
+                           "drain_timeout_seconds",
+                           "max_queued_requests",
                            "build_info",
                            "model_info"}) {
     EXPECT_THAT(page, HasSubstr(std::string("# HELP chorus_") + name + " "));
@@ -117,7 +121,8 @@ TEST(ServerMetricsTest, EventsLandWhereTheyBelong) {
   metrics.OnFinished(request, Outcome::kInvalidArgument, FinishSummary());
   metrics.OnHeartbeat(1, absl::FromUnixSeconds(1234));
   metrics.OnLoad(3, 4);
-  metrics.SetDraining(true);
+  metrics.SetLimits(/*max_queued_requests=*/12, /*drain_timeout=*/absl::Seconds(45));
+  metrics.StartDraining(absl::FromUnixSeconds(5678));
   const std::string page = Page(metrics);
   for (const char* line :
        {"chorus_requests_accepted_total 1\n",
@@ -145,7 +150,10 @@ TEST(ServerMetricsTest, EventsLandWhereTheyBelong) {
         "chorus_kv_used_ratio 0.25\n",
         "chorus_segments_per_request_sum 3\n",
         "chorus_worker_heartbeat_timestamp_seconds{worker=\"1\"} 1234\n",
-        "chorus_draining 1\n"}) {
+        "chorus_draining 1\n",
+        "chorus_drain_started_timestamp_seconds 5678\n",
+        "chorus_drain_timeout_seconds 45\n",
+        "chorus_max_queued_requests 12\n"}) {
     EXPECT_THAT(page, HasSubstr(line));
   }
 }
@@ -167,6 +175,27 @@ TEST(ServerMetricsTest, EntropyIsOfTheSegmentsAmongEachOther) {
   EXPECT_THAT(page, HasSubstr("chorus_attribution_entropy_sum 1.5\n"));
   EXPECT_THAT(page, HasSubstr("chorus_prompt_disagreement_count 1\n"));
   EXPECT_THAT(page, HasSubstr("chorus_prompt_disagreement_sum 0.75\n"));
+}
+
+TEST(ServerMetricsTest, EveryAnswerOfARequestThatEndedWellHasAFinishReason) {
+  ServerMetrics metrics(1);
+  FinishSummary one;
+  one.generated_tokens = 1;
+  one.answer.reason = FinishReason::kEos;
+  metrics.OnFinished(Request(), Outcome::kOk, one);
+  metrics.OnFinished(Request(), Outcome::kCancelled, one);
+  metrics.OnFinished(Request(), Outcome::kOk, FinishSummary());  // generates nothing: no answer
+  FinishSummary three = one;
+  three.prompts.resize(3);
+  three.prompts[0].reason = FinishReason::kStopString;
+  metrics.OnFinished(Request(), Outcome::kOk, three);
+  const std::string page = Page(metrics);
+  for (const char* line : {"chorus_answers_finished_total{reason=\"eos\"} 1\n",
+                           "chorus_answers_finished_total{reason=\"length\"} 2\n",
+                           "chorus_answers_finished_total{reason=\"stop_string\"} 1\n",
+                           "chorus_answers_finished_total{reason=\"stop_token\"} 0\n"}) {
+    EXPECT_THAT(page, HasSubstr(line));
+  }
 }
 
 TEST(ServerMetricsTest, ARequestWithoutTokensHasNoPrefillOrDecodeTime) {
