@@ -155,7 +155,7 @@ def main():
     parser.add_argument("--callers", type=int, default=8, help="requests at a time (8)")
     parser.add_argument("--model", type=pathlib.Path, default=ROOT / "tests/golden/models/tiny_gqa")
     parser.add_argument("--threads", type=int, default=1, help="compute threads of each server (1)")
-    parser.add_argument("--drain_delay", default="1s", help="of the servers (1s); 0s shows what it is for")
+    parser.add_argument("--drain_delay", default="1s", help="of the servers (1s)")
     parser.add_argument("--max_new_tokens", type=int, default=8)
     args = parser.parse_args()
     return rehearse(args)

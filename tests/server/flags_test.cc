@@ -28,8 +28,9 @@ TEST(FlagsTest, DefaultsAreThoseOfTheStructs) {
 }
 
 TEST(FlagsTest, ReadsEqualsAndSpaceForms) {
-  const auto parsed = ParseFlags({"--model", "m", "--listen=0.0.0.0:1", "--threads", "3",
-                                  "--drain_timeout=1m30s", "--drain_delay=5s", "--kv_cache_bytes=2MiB"});
+  const auto parsed =
+      ParseFlags({"--model", "m", "--listen=0.0.0.0:1", "--threads", "3", "--drain_timeout=1m30s",
+                  "--drain_delay=5s", "--kv_cache_bytes=2MiB"});
   ASSERT_TRUE(parsed.ok()) << parsed.status();
   EXPECT_EQ(parsed->config.model.directory, "m");
   EXPECT_EQ(parsed->config.network.listen, "0.0.0.0:1");
