@@ -25,7 +25,8 @@ TEST(BearerTokensTest, AcceptsExactlyWhatStandsInTheFile) {
   for (const std::string& header :
        {std::string(), first, "Basic " + first, "Bearer" + first, "Bearer  " + first,
         "Bearer " + first + " ", "Bearer " + first.substr(1), "Bearer " + first + "0",
-        std::string("Bearer "), std::string("Bearer # who may call"), "Bearer " + first + "\0x"}) {
+        std::string("Bearer "), std::string("Bearer # who may call"),
+        "Bearer " + first + std::string("\0x", 2)}) {
     EXPECT_FALSE(tokens->Accepts(header)) << header;
   }
 }
