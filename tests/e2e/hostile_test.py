@@ -31,12 +31,17 @@ from chorus_client.v1 import inference_pb2_grpc as services
 
 OPTIONS = None
 MIB = 1 << 20
-QUOTA_MIB = 128
-HANDSHAKE_SECONDS = 3
+QUOTA_MIB = 256
+HANDSHAKE_SECONDS = 1
 # A good client's slowest call: generous, for the machine may be busy; a server that is held up takes as long as the attack.
 MAX_SECONDS = 5.0
 # What the allocator keeps and what a connection takes beside gRPC's quota, which counts messages and their buffers.
 SLACK_MIB = 192
+# What one open call takes before its message is there, and one that was reset and is not yet cleared away: gRPC 1.51 counts neither
+# towards its quota, and knows no limit of resets (CVE-2023-44487).
+CALL_KIB = 24
+# How a let-in client's calls may end when others that were let in fill the quota: gRPC then cuts whom it likes.
+SHED = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE)
 
 
 class GoodClient:
@@ -51,7 +56,7 @@ class GoodClient:
         self._request.prompt.text.question = "Who?"
         self._request.stopping.max_new_tokens = 4
         self._long_channel, self._outbox = self._channel(), queue.SimpleQueue()
-        self._long = services.InferenceStub(self._long_channel).GenerateMany(iter(self._outbox.get, None))
+        self._long = services.InferenceStub(self._long_channel).GenerateMany(iter(self._outbox.get, None), metadata=METADATA)
 
     def _channel(self):
         # Else gRPC would give both the same connection.
@@ -90,7 +95,7 @@ class GoodClient:
             while not self._stop.is_set():
                 begin = time.monotonic()
                 try:
-                    list(stub.Generate(request, timeout=30))
+                    list(stub.Generate(request, timeout=30, metadata=METADATA))
                 except grpc.RpcError as error:
                     self.failures.append(error)
                 self.seconds.append(time.monotonic() - begin)
@@ -102,12 +107,14 @@ class GoodClient:
 
 
 CREDENTIALS = None  # of the good client, where the server speaks TLS
+METADATA = ()  # and where it wants a token
 
 
 class HostileTest(unittest.TestCase):
     @contextlib.contextmanager
-    def attack(self, server, name, *, max_growth_mib=SLACK_MIB):
-        """What happens in the block happens while a good client asks. Everything opened in it is to be closed in it."""
+    def attack(self, server, name, *, more_mib=0, may_shed=False):
+        """What happens in the block happens while a good client asks. Everything opened in it is to be closed in it. `more_mib`: how far
+        memory may grow besides SLACK_MIB. `may_shed`: calls of the good client may end with SHED."""
         descriptors, before, peak = server.num_descriptors(), server.rss_bytes(), [0]
         with GoodClient(server) as good:
             time.sleep(0.2)
@@ -129,12 +136,14 @@ class HostileTest(unittest.TestCase):
             time.sleep(0.05)
         left = server.num_descriptors() - descriptors
         growth = (max(peak[0], server.rss_bytes()) - before) / MIB
-        print(f"\n  {name}: {good.line()}; memory +{growth:.0f} MiB at most, {left:+d} descriptors after", end="", flush=True)
+        failed = f", {len(good.failures)} cut" if good.failures else ""
+        print(f"\n  {name}: {good.line()}{failed}; memory +{growth:.0f} MiB at most, {left:+d} descriptors after", end="", flush=True)
         self.assertIsNone(server.process.poll(), server.log_text()[-2000:])
-        self.assertEqual([], good.failures)
+        self.assertEqual([], [error for error in good.failures if not may_shed or error.code() not in SHED])
+        self.assertLess(len(good.failures), 0.1 * len(good.seconds) + 2)
         self.assertGreater(len(good.seconds), 3)
         self.assertLess(max(good.seconds), MAX_SECONDS)
-        self.assertLess(growth, max_growth_mib)
+        self.assertLess(growth, SLACK_MIB + more_mib)
         self.assertLessEqual(left, 2)  # the good client's own connection may still be going
 
     def server(self, *flags):
@@ -175,12 +184,12 @@ class HostileTest(unittest.TestCase):
 
     def test_slow_loris(self):
         message = struct.pack(">BI", 0, 1000)
-        with self.server("--keepalive_time=2s", "--keepalive_timeout=1s") as server:
+        with self.server("--keepalive_time=1s", "--keepalive_timeout=1s") as server:
             count = OPTIONS.connections
             with self.attack(server, f"{count} connections that bring headers a byte at a time"):
                 self.trickle([(Connection(server.ports["grpc"]).greet(), open_call()) for _ in range(count)])
             name = f"{count} connections, {OPTIONS.streams} calls each, that bring their message a byte at a time and answer no ping"
-            with self.attack(server, name):
+            with self.attack(server, name, more_mib=count * OPTIONS.streams * CALL_KIB / 1024):
                 connections = []
                 for _ in range(count):
                     connection = Connection(server.ports["grpc"]).greet()
@@ -209,7 +218,7 @@ class HostileTest(unittest.TestCase):
 
     def test_large_messages(self):
         with self.server() as server:
-            with self.attack(server, f"{OPTIONS.messages} messages of 100 MB"):
+            with self.attack(server, f"{OPTIONS.messages} messages of 100 MB", more_mib=QUOTA_MIB, may_shed=True):
                 channel = grpc.insecure_channel(f"127.0.0.1:{server.ports['grpc']}")
                 stub, request = services.InferenceStub(channel), pb.TokenizeRequest(text="x" * 100_000_000)
                 for _ in range(OPTIONS.messages):
@@ -219,15 +228,38 @@ class HostileTest(unittest.TestCase):
                 channel.close()
             for size, total in [(17 * MIB, 16 * MIB), ((1 << 32) - 1, 1 << 32)]:
                 name = f"{OPTIONS.messages} connections with {total / MIB:.0f} MiB of a message of {size / MIB:.0f} MiB"
-                with self.attack(server, name, max_growth_mib=QUOTA_MIB + SLACK_MIB):
-                    connections = [Connection(server.ports["grpc"]).greet() for _ in range(OPTIONS.messages)]
-                    threads = [threading.Thread(target=stuff, args=(connection, size, total, OPTIONS.seconds)) for connection in connections]
-                    for thread in threads:
-                        thread.start()
-                    for thread in threads:
-                        thread.join()
+                with self.attack(server, name, more_mib=QUOTA_MIB, may_shed=True):
+                    self.stuff_all(server, size, total)
+
+    def test_strangers_cost_no_memory(self):
+        """Without a token a call ends at its headers: no message is taken in, and nobody else's call is cut."""
+        global METADATA
+        with tempfile.TemporaryDirectory() as folder:
+            tokens = pathlib.Path(folder) / "tokens"
+            tokens.write_text("token-0123456789\n")
+            METADATA = (("authorization", "Bearer token-0123456789"),)
+            self.addCleanup(lambda: globals().update(METADATA=()))
+            with self.server(f"--token_file={tokens}") as server:
+                with self.attack(server, f"{OPTIONS.messages} strangers' connections with 4096 MiB of a message"):
+                    self.stuff_all(server, (1 << 32) - 1, 1 << 32)
+                name = f"{OPTIONS.connections} strangers' connections, {OPTIONS.streams} calls each, that stay open"
+                with self.attack(server, name):
+                    connections = [Connection(server.ports["grpc"]).greet() for _ in range(OPTIONS.connections)]
+                    for connection in connections:
+                        connection.send(b"".join(open_call(2 * i + 1) for i in range(OPTIONS.streams)))
+                    time.sleep(OPTIONS.seconds)
                     for connection in connections:
                         connection.close()
+
+    def stuff_all(self, server, size, total):
+        connections = [Connection(server.ports["grpc"]).greet() for _ in range(OPTIONS.messages)]
+        threads = [threading.Thread(target=stuff, args=(connection, size, total, OPTIONS.seconds)) for connection in connections]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for connection in connections:
+            connection.close()
 
     def test_malformed_http2(self):
         with self.server() as server:
@@ -257,9 +289,10 @@ class HostileTest(unittest.TestCase):
                   "calls that nobody waits for": b"".join(open_call(2 * i + 1) for i in range(count // 10))}
         with self.server() as server:
             for name, data in floods.items():
-                with self.attack(server, f"flood of {name}"):
+                num_calls = {"rapid resets": count, "calls that nobody waits for": count // 10}.get(name, 0)
+                with self.attack(server, f"flood of {name}", more_mib=num_calls * CALL_KIB / 1024):
                     connection = Connection(server.ports["grpc"]).greet()
-                    reader = threading.Thread(target=lambda c=connection: list(c.frames(1.0)))
+                    reader = threading.Thread(target=lambda c=connection: list(c.frames(0.4)))
                     reader.start()
                     for begin in range(0, len(data), 1 << 16):
                         if not connection.send(data[begin:begin + (1 << 16)]):
@@ -365,7 +398,7 @@ if __name__ == "__main__":
     parser.add_argument("--bin", required=True, type=pathlib.Path)
     parser.add_argument("--connections", type=int, default=100, help="at a time")
     parser.add_argument("--streams", type=int, default=4, help="calls of one slow connection")
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each slow attack")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each slow attack")
     parser.add_argument("--messages", type=int, default=4, help="large ones")
     parser.add_argument("--flood", type=int, default=5000, help="frames of a flood")
     parser.add_argument("--show", action="store_true", help="print what the server answers to malformed frames")
