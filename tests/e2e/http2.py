@@ -65,11 +65,11 @@ class Connection:
         return self
 
     def send(self, data):
-        """False if the other side has closed."""
+        """False if the other side has closed, or takes no more."""
         try:
             self.socket.sendall(data)
             return True
-        except (BrokenPipeError, ConnectionError, ssl.SSLError):
+        except (ConnectionError, TimeoutError, ssl.SSLError):
             return False
 
     def frames(self, seconds):
