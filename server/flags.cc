@@ -175,7 +175,7 @@ void AddConnectionFlags(std::vector<Flag>* flags) {
   flags->insert(
       flags->end(),
       {MakeFlag(kGroup, "max_message_bytes", "BYTES",
-                "one message; a longer one is RESOURCE_EXHAUSTED before it is read",
+                "one message; a longer one is RESOURCE_EXHAUSTED",
                 [](Config& c) -> auto& { return c.connections.max_message_bytes; }),
        MakeFlag(kGroup, "max_metadata_bytes", "N", "all headers of one call together",
                 [](Config& c) -> auto& { return c.connections.max_metadata_bytes; }),

@@ -1,6 +1,7 @@
 #include "client/command_line.h"
 
 #include <algorithm>
+#include <fstream>
 #include <sstream>
 
 #include <gmock/gmock.h>
@@ -151,7 +152,36 @@ TEST(CommandLineUsageTest, WithoutAServerTheLineSaysHowToStartOne) {
   EXPECT_EQ(outcome.out, "");
   EXPECT_EQ(outcome.err, absl::StrCat("chorus: no server answers at ", target,
                                       "; start one with 'chorus-server --model=DIR', or name "
-                                      "another with --server=HOST:PORT\n"));
+                                      "another with --server=HOST:PORT (--tls if it speaks "
+                                      "TLS)\n"));
+}
+
+TEST(CommandLineUsageTest, WhatIsWrongWithTokensAndCertificatesIsOneLineAndExitCodeTwo) {
+  const std::string empty = testing::TempDir() + "command_line_test.empty";
+  std::ofstream(empty) << "# no token\n\n";
+  const std::string token = testing::TempDir() + "command_line_test.token";
+  std::ofstream(token) << "# mine\n  token-0123456789 \nanother-0123456789\n";
+  const struct {
+    std::vector<std::string> flags;
+    std::string message;
+  } kCases[] = {{{"--token_file=" + empty}, "holds no token"},
+                {{"--token_file=no/such/file"}, "--token_file=no/such/file cannot be read"},
+                {{"--token_file=" + token, "--server=198.51.100.7:1"}, "travel unencrypted"},
+                {{"--ca=no/such/file"}, "the CA file no/such/file cannot be read"},
+                {{"--ca=" + token}, "is no PEM file"},
+                {{"--key=" + token}, "the certificate is missing"},
+                {{"--certificate=" + token}, "the key is missing"}};
+  for (const auto& entry : kCases) {
+    std::vector<std::string> words = {"info"};
+    words.insert(words.end(), entry.flags.begin(), entry.flags.end());
+    const Outcome outcome = RunChorus(words);
+    EXPECT_EQ(outcome.code, 2) << entry.message;
+    EXPECT_THAT(outcome.err, testing::HasSubstr(entry.message));
+    EXPECT_EQ(std::count(outcome.err.begin(), outcome.err.end(), '\n'), 1) << outcome.err;
+  }
+  const FakeService service;
+  EXPECT_EQ(RunChorus({"info", "--server=" + service.target(), "--token_file=" + token}).code, 0);
+  EXPECT_EQ(service.authorization(), "Bearer token-0123456789");
 }
 
 TEST(CommandLineUsageTest, WrongUsageIsOneLineAndExitCodeTwo) {

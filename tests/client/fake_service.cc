@@ -36,6 +36,11 @@ std::vector<v1::ExplainRequest> FakeService::explain_requests() const {
   return explain_requests_;
 }
 
+std::string FakeService::authorization() const {
+  absl::MutexLock lock(&mutex_);
+  return authorization_;
+}
+
 grpc::Status FakeService::Generate(grpc::ServerContext* context, const v1::GenerateRequest* request,
                                    grpc::ServerWriter<v1::GenerateResponse>* writer) {
   {
@@ -114,8 +119,16 @@ grpc::Status FakeService::Detokenize(grpc::ServerContext*, const v1::DetokenizeR
   return grpc::Status::OK;
 }
 
-grpc::Status FakeService::GetModelInfo(grpc::ServerContext*, const v1::GetModelInfoRequest*,
+grpc::Status FakeService::GetModelInfo(grpc::ServerContext* context, const v1::GetModelInfoRequest*,
                                        v1::GetModelInfoResponse* response) {
+  {
+    absl::MutexLock lock(&mutex_);
+    authorization_.clear();
+    const auto header = context->client_metadata().find("authorization");
+    if (header != context->client_metadata().end()) {
+      authorization_.assign(header->second.data(), header->second.size());
+    }
+  }
   response->set_name("fake");
   response->set_dtype("float32");
   response->set_vocab_size(257);
