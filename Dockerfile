@@ -10,7 +10,7 @@ FROM ${BASE} AS build
 # hadolint ignore=DL3008
 RUN apt-get update \
  && apt-get install -y --no-install-recommends \
-      build-essential ca-certificates ccache cmake libabsl-dev libfmt-dev libgrpc++-dev libhwy-dev \
+      build-essential ca-certificates ccache cmake libabsl-dev libboost-context-dev libfmt-dev libgrpc++-dev libhwy-dev \
       libicu-dev libpcre2-dev libprotobuf-dev libspdlog-dev libssl-dev ninja-build nlohmann-json3-dev pkg-config \
       prometheus-cpp-dev protobuf-compiler protobuf-compiler-grpc python3 python3-venv \
  && rm -rf /var/lib/apt/lists/*
@@ -18,7 +18,8 @@ RUN apt-get update \
 WORKDIR /src
 COPY scripts/requirements-torch.txt scripts/requirements-torch.txt
 COPY client/python/requirements-build.txt client/python/requirements-build.txt
-# cpu: the torch wheel without its dependencies; cuda: with them (3 GB).
+# cpu: the torch wheel without its dependencies; cuda: with them (3 GB), which are installed beside it.
+# Kernels of Chorus' own for GPUs are compiled only where the base image has nvcc.
 ARG TARGET=cpu
 ARG PIP_INDEX_URL=https://pypi.org/simple
 # Behind a proxy that opens TLS: --secret id=ca_certificates,src=FILE.
@@ -51,7 +52,7 @@ FROM ${BASE} AS run
 # hadolint ignore=DL3008
 RUN apt-get update \
  && apt-get install -y --no-install-recommends \
-      libabsl20220623 libfmt9 libgrpc++1.51 libhwy1 libicu72 libpcre2-8-0 \
+      libabsl20220623 libboost-context1.74.0 libfmt9 libgrpc++1.51 libhwy1 libicu72 libpcre2-8-0 \
       libprometheus-cpp-core1.0 libprometheus-cpp-pull1.0 libprotobuf32 libspdlog1.10 libssl3 libstdc++6 \
  && rm -rf /var/lib/apt/lists/* /var/cache/* /var/log/* \
  && groupadd --gid 10001 chorus \

@@ -198,6 +198,12 @@ class ContainerTest(unittest.TestCase):
         done = subprocess.run([hadolint, ROOT / "Dockerfile"], capture_output=True, text=True)
         self.assertEqual((0, ""), (done.returncode, done.stdout), done.stderr)
 
+    def test_the_image_is_built_with_what_setup_installs(self):
+        [packages] = re.findall(r"PACKAGES=\((.*?)\)", (ROOT / "scripts/setup.sh").read_text(), re.S)
+        for package in packages.split():
+            if package.endswith("-dev") and not package.startswith(("libgtest", "libgmock")):
+                self.assertRegex(self.dockerfile, rf"[ \n]{re.escape(package)}[ \n]")
+
     def test_the_images_settings_refuse_to_be_open_by_mistake(self):
         refused = server_check(self.config, f"--model={MODEL}", "--kv_cache_bytes=64MiB")
         self.assertEqual(2, refused.returncode)
