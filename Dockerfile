@@ -52,7 +52,7 @@ FROM ${BASE} AS run
 # hadolint ignore=DL3008
 RUN apt-get update \
  && apt-get install -y --no-install-recommends \
-      libabsl20220623 libboost-context1.74.0 libfmt9 libgrpc++1.51 libhwy1 libicu72 libpcre2-8-0 \
+      libabsl20220623 libfmt9 libgrpc++1.51 libhwy1 libicu72 libpcre2-8-0 \
       libprometheus-cpp-core1.0 libprometheus-cpp-pull1.0 libprotobuf32 libspdlog1.10 libssl3 libstdc++6 \
  && rm -rf /var/lib/apt/lists/* /var/cache/* /var/log/* \
  && groupadd --gid 10001 chorus \
