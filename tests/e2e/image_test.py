@@ -46,8 +46,16 @@ class Buildah:
         self._command = ["buildah", "--root", storage / "images", "--runroot", storage / "run"]
 
     def __call__(self, *arguments):
-        return subprocess.run([*self._command, *arguments], check=True, text=True, stdout=subprocess.PIPE,
-                              env={**os.environ, "STORAGE_DRIVER": "vfs"}).stdout.strip()
+        return subprocess.run([*self._command, *arguments], check=True, text=True, stdout=subprocess.PIPE).stdout.strip()
+
+    def clear(self, storage):
+        """Removes all images, and the folder that held them: a mount of its own, with some drivers."""
+        self("rm", "--all")
+        self("rmi", "--all", "--force")
+        for mount in (storage / "images").glob("*"):
+            if os.path.ismount(mount):
+                subprocess.run(["umount", mount], check=True)
+        shutil.rmtree(storage)
 
 
 def make_base(buildah, args):
@@ -210,7 +218,7 @@ def main():
     finally:
         buildah("rm", container)
         if not args.keep:
-            shutil.rmtree(args.storage)
+            buildah.clear(args.storage)
     return 0
 
 
