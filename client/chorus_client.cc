@@ -4,12 +4,11 @@
 #include <utility>
 
 #include <grpcpp/alarm.h>
-#include <grpcpp/create_channel.h>
-#include <grpcpp/security/credentials.h>
 
-#include "absl/strings/str_cat.h"
 #include "chorus/v1/inference.grpc.pb.h"
+#include "grpc/health/v1/health.grpc.pb.h"
 
+#include "client/channel.h"
 #include "client/grpc_error.h"
 #include "client/many_call.h"
 #include "core/base/status_macros.h"
@@ -17,40 +16,8 @@
 namespace chorus {
 namespace {
 
-// The last message of a stream repeats every prompt's whole answer: gRPC's default of 4 MiB would
-// cut off long ones.
-constexpr int kMaxReceiveBytes = 64 << 20;
-
-std::shared_ptr<grpc::Channel> MakeChannel(const std::string& target, bool has_own_connection) {
-  grpc::ChannelArguments arguments;
-  arguments.SetMaxReceiveMessageSize(kMaxReceiveBytes);
-  // gRPC would otherwise send even a loopback call through the http_proxy of the environment.
-  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
-  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, has_own_connection ? 1 : 0);
-  return grpc::CreateCustomChannel(target, grpc::InsecureChannelCredentials(), arguments);
-}
-
 absl::Status NoLastMessage() {
   return absl::InternalError("the stream ended without its last message");
-}
-
-// Waits until the channel is connected. A refused connection ends the wait at once: gRPC itself
-// would go on trying.
-absl::Status WaitUntilConnected(grpc::Channel& channel, const std::string& target,
-                                absl::Duration timeout) {
-  const auto deadline = absl::ToChronoTime(absl::Now() + timeout);
-  grpc_connectivity_state state = channel.GetState(/*try_to_connect=*/true);
-  while (state != GRPC_CHANNEL_READY) {
-    if (state == GRPC_CHANNEL_TRANSIENT_FAILURE || state == GRPC_CHANNEL_SHUTDOWN) {
-      return absl::UnavailableError(absl::StrCat("no server answers at ", target));
-    }
-    if (!channel.WaitForStateChange(state, deadline)) {
-      return absl::UnavailableError(
-          absl::StrCat("no server answers at ", target, " within ", absl::FormatDuration(timeout)));
-    }
-    state = channel.GetState(/*try_to_connect=*/true);
-  }
-  return absl::OkStatus();
 }
 
 // One call of StartGenerate. Destroys itself when it has ended.
@@ -133,9 +100,12 @@ void Cancellation::Attach(std::shared_ptr<grpc::ClientContext> context) {
 
 struct ChorusClient::Connection {
   std::unique_ptr<v1::Inference::Stub> stub;
+  std::unique_ptr<grpc::health::v1::Health::Stub> health;
   absl::Duration deadline;
+  std::string authorization;  // metadata of every call; empty: none
 
   void Prepare(grpc::ClientContext& context) const {
+    if (!authorization.empty()) context.AddMetadata("authorization", authorization);
     if (deadline == absl::InfiniteDuration()) return;
     context.set_deadline(absl::ToChronoTime(absl::Now() + deadline));
   }
@@ -164,11 +134,13 @@ ChorusClient::~ChorusClient() = default;
 
 absl::StatusOr<ChorusClient> ChorusClient::Connect(const std::string& target,
                                                    const ClientOptions& options) {
-  const std::shared_ptr<grpc::Channel> channel = MakeChannel(target, options.has_own_connection);
-  CHORUS_RETURN_IF_ERROR(WaitUntilConnected(*channel, target, options.connect_timeout));
+  CHORUS_ASSIGN_OR_RETURN(const std::shared_ptr<grpc::Channel> channel,
+                          OpenChannel(target, options));
   auto connection = std::make_unique<Connection>();
   connection->stub = v1::Inference::NewStub(channel);
+  connection->health = grpc::health::v1::Health::NewStub(channel);
   connection->deadline = options.deadline;
+  if (!options.token.empty()) connection->authorization = "Bearer " + options.token;
   return ChorusClient(std::move(connection));
 }
 
@@ -249,6 +221,24 @@ absl::StatusOr<std::string> ChorusClient::Detokenize(const std::vector<int32_t>&
 
 absl::StatusOr<v1::GetModelInfoResponse> ChorusClient::GetModelInfo() {
   return connection_->Call(&v1::Inference::Stub::GetModelInfo, v1::GetModelInfoRequest());
+}
+
+absl::Status ChorusClient::CheckHealth(const std::string& service) {
+  using grpc::health::v1::HealthCheckResponse;
+  const std::string subject = service.empty() ? "the server" : service;
+  grpc::health::v1::HealthCheckRequest request;
+  request.set_service(service);
+  grpc::ClientContext context;
+  connection_->Prepare(context);
+  HealthCheckResponse response;
+  const grpc::Status status = connection_->health->Check(&context, request, &response);
+  if (status.error_code() == grpc::StatusCode::NOT_FOUND) {
+    return absl::NotFoundError(absl::StrCat("the server has no service '", service, "'"));
+  }
+  CHORUS_RETURN_IF_ERROR(ToAbslStatus(status));
+  if (response.status() == HealthCheckResponse::SERVING) return absl::OkStatus();
+  return absl::UnavailableError(absl::StrCat(
+      subject, " is ", HealthCheckResponse::ServingStatus_Name(response.status())));
 }
 
 }  // namespace chorus

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -18,7 +19,21 @@ class ClientContext;
 
 namespace chorus {
 
+// Files in PEM form. Names and meaning are those of the Python client's Tls.
+struct TlsOptions {
+  std::string root_certificates;  // whom to trust; empty: those that gRPC brings
+  // Mutual TLS: both or none.
+  std::string private_key;
+  std::string certificate_chain;
+  // The name that the server's certificate must hold, where it is not the target's.
+  std::string server_name;
+};
+
 struct ClientOptions {
+  std::optional<TlsOptions> tls;  // none: not encrypted
+  // Sent with every call as "authorization: Bearer TOKEN"; empty: none. A secret: it leaves this
+  // machine only encrypted.
+  std::string token;
   // Of each call, from its start to the last message; absl::InfiniteDuration() for none.
   absl::Duration deadline = absl::Minutes(5);
   // How long Connect waits for the server to accept a connection.
@@ -81,8 +96,9 @@ class ChorusClient {
   // Enough to keep a server busy whose default is to take 128 of a stream at a time.
   static constexpr int32_t kDefaultWindow = 256;
 
-  // Connects to `target`, "HOST:PORT" (plain text, no TLS). UNAVAILABLE, naming the target, when
-  // nothing accepts the connection within options.connect_timeout.
+  // Connects to `target`, "HOST:PORT". UNAVAILABLE, naming the target, when nothing accepts the
+  // connection within options.connect_timeout, with what TLS found wrong. INVALID_ARGUMENT, naming
+  // it, for a file that cannot be read, or a token that would travel unencrypted.
   static absl::StatusOr<ChorusClient> Connect(const std::string& target,
                                               const ClientOptions& options = {});
 
@@ -133,6 +149,10 @@ class ChorusClient {
                                          bool skip_special = false);
 
   absl::StatusOr<v1::GetModelInfoResponse> GetModelInfo();
+
+  // Asks grpc.health.v1 about `service`, empty for the server as a whole. OK when it is SERVING,
+  // UNAVAILABLE when it is not, NOT_FOUND when the server does not know it.
+  absl::Status CheckHealth(const std::string& service);
 
  private:
   struct Connection;  // keeps gRPC's headers out of this one

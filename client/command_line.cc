@@ -24,6 +24,7 @@ constexpr std::array kCommands = {
     Command{"score", "says how likely given answers are to a question in several wordings",
             RunScore},
     Command{"explain", "shows layout, mask and attention of a fused question", RunExplain},
+    Command{"health", "says whether a server serves, by its exit code", RunHealth},
     Command{"info", "says which model is served, and its limits", RunInfo},
     Command{"tokenize", "prints the token ids of a text", RunTokenize},
     Command{"load", "asks many questions at a time, measures latency and throughput", RunLoad},
@@ -43,7 +44,7 @@ std::string Help() {
       "\n'chorus COMMAND --help' explains the command's flags, with examples.\n"
       "--server is 127.0.0.1:50051 if it is not given.\n\nExamples:\n"
       "  chorus ask \"What is the capital of France?\" --paraphrase=\"Name France's capital.\"\n"
-      "  chorus --server=gpu-host:50051 info\n\n"
+      "  chorus --server=gpu-host:50051 info --tls --ca=ca.pem --token_file=token\n\n"
       "Exit code: 0 done, 1 failure, 2 wrong usage.\n");
   return help;
 }

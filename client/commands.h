@@ -12,6 +12,7 @@ namespace chorus {
 int RunAsk(const std::vector<std::string>& arguments, Console& console);
 int RunExplain(const std::vector<std::string>& arguments, Console& console);
 int RunScore(const std::vector<std::string>& arguments, Console& console);
+int RunHealth(const std::vector<std::string>& arguments, Console& console);
 int RunInfo(const std::vector<std::string>& arguments, Console& console);
 int RunTokenize(const std::vector<std::string>& arguments, Console& console);
 int RunLoad(const std::vector<std::string>& arguments, Console& console);

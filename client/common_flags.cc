@@ -1,7 +1,9 @@
 #include "client/common_flags.h"
 
+#include <fstream>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 
 namespace chorus {
@@ -12,7 +14,41 @@ void CommonFlags::AddTo(FlagParser& parser) {
                  Into(&server));
   parser.AddFlag("timeout", "TIME", "longest time of one call: 90s, 1m30s, 500ms; default 5m",
                  Into(&timeout));
+  parser.AddSwitch("tls", "speak TLS; any of the next four means it too", &tls);
+  parser.AddFlag("ca", "FILE", "whom to trust, in PEM; default: the authorities that gRPC brings",
+                 Into(&ca));
+  parser.AddFlag("certificate", "FILE", "for mutual TLS: your certificate, in PEM",
+                 Into(&certificate));
+  parser.AddFlag("key", "FILE", "its private key, in PEM", Into(&key));
+  parser.AddFlag("server_name", "NAME",
+                 "the name in the server's certificate, where it is not that of --server",
+                 Into(&server_name));
+  parser.AddFlag("token_file", "FILE",
+                 "its first token is sent with every call; to another machine with TLS only",
+                 Into(&token_file));
   parser.AddSwitch("json", "JSON on standard output instead of text", &json);
+}
+
+absl::StatusOr<ClientOptions> MakeClientOptions(const CommonFlags& flags) {
+  ClientOptions options;
+  options.deadline = flags.timeout;
+  if (flags.tls || !flags.ca.empty() || !flags.certificate.empty() || !flags.key.empty() ||
+      !flags.server_name.empty()) {
+    options.tls = TlsOptions{.root_certificates = flags.ca,
+                             .private_key = flags.key,
+                             .certificate_chain = flags.certificate,
+                             .server_name = flags.server_name};
+  }
+  if (flags.token_file.empty()) return options;
+  std::ifstream file(flags.token_file);
+  for (std::string line; std::getline(file, line);) {
+    absl::StripAsciiWhitespace(&line);
+    if (line.empty() || line.front() == '#') continue;
+    options.token = line;
+    return options;
+  }
+  return absl::InvalidArgumentError(absl::StrCat(
+      "--token_file=", flags.token_file, " cannot be read or holds no token: one a line"));
 }
 
 std::optional<int> ParseOrExit(const FlagParser& parser, const std::vector<std::string>& arguments,
@@ -45,12 +81,20 @@ int UsageError(const std::string& command, const absl::Status& status, Console& 
 
 int WithClient(const CommonFlags& flags, Console& console,
                const std::function<absl::Status(ChorusClient& client)>& body) {
-  absl::StatusOr<ChorusClient> client =
-      ChorusClient::Connect(flags.server, ClientOptions{.deadline = flags.timeout});
+  const absl::StatusOr<ClientOptions> options = MakeClientOptions(flags);
+  if (!options.ok()) return UsageError("chorus", options.status(), console);
+  absl::StatusOr<ChorusClient> client = ChorusClient::Connect(flags.server, *options);
+  if (absl::IsInvalidArgument(client.status())) {
+    return UsageError("chorus", client.status(), console);
+  }
   if (!client.ok()) {
-    console.err << "chorus: " << client.status().message()
-                << "; start one with 'chorus-server --model=DIR', or name another with "
-                   "--server=HOST:PORT\n";
+    console.err << "chorus: " << client.status().message();
+    // With TLS the message says more than could be guessed here.
+    if (!options->tls.has_value()) {
+      console.err << "; start one with 'chorus-server --model=DIR', or name another with "
+                     "--server=HOST:PORT (--tls if it speaks TLS)";
+    }
+    console.err << "\n";
     return kExitFailure;
   }
   if (const absl::Status status = body(*client); !status.ok()) {

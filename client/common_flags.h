@@ -22,10 +22,21 @@ struct CommonFlags {
   std::string server = kDefaultServer;
   absl::Duration timeout = absl::Minutes(5);
   bool json = false;
+  bool tls = false;  // any of the four files and names below means it too
+  std::string ca;
+  std::string certificate;
+  std::string key;
+  std::string server_name;
+  std::string token_file;
 
-  // Adds --server, --timeout and --json under the heading "Connection and output:".
+  // Adds them all under the heading "Connection and output:".
   void AddTo(FlagParser& parser);
 };
+
+// Where and how to connect, with the token read from its file: the first line that is neither blank
+// nor a comment (#), so that a server's own file will do. INVALID_ARGUMENT, naming the flag, for a
+// file without one.
+absl::StatusOr<ClientOptions> MakeClientOptions(const CommonFlags& flags);
 
 // Parses `arguments` and checks the number of words. The exit code if the command is already over:
 // help was asked for (printed to `out`) or the usage is wrong (one line on `err`); otherwise

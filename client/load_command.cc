@@ -20,12 +20,12 @@ namespace {
 constexpr const char* kCommand = "chorus load";
 
 absl::StatusOr<std::vector<ChorusClient>> ConnectAll(const LoadOptions& options) {
+  CHORUS_ASSIGN_OR_RETURN(ClientOptions client_options, MakeClientOptions(options.ask.common));
+  client_options.has_own_connection = true;
   std::vector<ChorusClient> clients;
   for (int i = 0; i < options.num_channels(); ++i) {
-    CHORUS_ASSIGN_OR_RETURN(
-        ChorusClient client,
-        ChorusClient::Connect(options.ask.common.server, {.deadline = options.ask.common.timeout,
-                                                          .has_own_connection = true}));
+    CHORUS_ASSIGN_OR_RETURN(ChorusClient client,
+                            ChorusClient::Connect(options.ask.common.server, client_options));
     clients.push_back(std::move(client));
   }
   return clients;

@@ -4,6 +4,7 @@
 #include <string_view>
 #include <vector>
 
+#include <grpc/support/log.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -28,6 +29,8 @@ int TerminalWidth() {
 }  // namespace
 
 int main(int argc, char** argv) {
+  // gRPC would write lines of its own to stderr. What matters of them comes back as an error.
+  gpr_set_log_function([](gpr_log_func_args*) {});
   const bool is_terminal = isatty(STDOUT_FILENO) != 0;
   chorus::Console console = {.in = std::cin,
                              .out = std::cout,

@@ -22,12 +22,9 @@ target_compile_options(chorus_torch INTERFACE
   "SHELL:-idirafter ${CHORUS_TORCH_DIR}/include/torch/csrc/api/include")
 target_compile_definitions(chorus_torch INTERFACE _GLIBCXX_USE_CXX11_ABI=1)
 target_link_libraries(chorus_torch INTERFACE torch::torch_cpu torch::c10)
-set(_rpaths ${CHORUS_TORCH_DIR}/lib ${_cuda_lib_dirs})
 foreach(_dir ${_cuda_lib_dirs})
   target_link_options(chorus_torch INTERFACE "LINKER:-rpath-link,${_dir}")
 endforeach()
-foreach(_dir ${_rpaths})
-  # DT_RPATH, not RUNPATH: libtorch_cpu finds its own dependencies through it too.
-  target_link_options(chorus_torch INTERFACE "LINKER:-rpath,${_dir}")
-endforeach()
+# DT_RPATH, not RUNPATH: CMake records where the torch libraries lie, and through it libtorch_cpu
+# finds its own dependencies too.
 target_link_options(chorus_torch INTERFACE "LINKER:--disable-new-dtags")

@@ -11,7 +11,7 @@ cd "${CHORUS_ROOT}"
 
 PACKAGES=(
   build-essential cmake ninja-build ccache git pkg-config python3 python3-venv ca-certificates curl
-  libgrpc++-dev protobuf-compiler protobuf-compiler-grpc libprotobuf-dev libabsl-dev
+  libgrpc++-dev protobuf-compiler protobuf-compiler-grpc libprotobuf-dev libabsl-dev libssl-dev
   libspdlog-dev libfmt-dev prometheus-cpp-dev nlohmann-json3-dev
   libicu-dev libpcre2-dev libhwy-dev libgtest-dev libgmock-dev libboost-context-dev
 )

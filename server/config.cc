@@ -78,6 +78,13 @@ absl::Status ValidateNetwork(const NetworkConfig& network) {
   if (!network.metrics_listen.empty()) {
     CHORUS_RETURN_IF_ERROR(CheckAddress("metrics_listen", network.metrics_listen));
   }
+  if (!network.health_listen.empty()) {
+    CHORUS_RETURN_IF_ERROR(CheckAddress("health_listen", network.health_listen));
+  }
+  if (network.drain_delay < absl::ZeroDuration() || network.drain_delay > absl::Hours(1)) {
+    return Bad("--drain_delay=", absl::FormatDuration(network.drain_delay),
+               " is out of range: use 0s..1h");
+  }
   if (network.drain_timeout < absl::ZeroDuration() || network.drain_timeout > absl::Hours(24)) {
     return Bad("--drain_timeout=", absl::FormatDuration(network.drain_timeout),
                " is out of range: use 0s..24h");
@@ -92,6 +99,63 @@ absl::Status ValidateNetwork(const NetworkConfig& network) {
       CheckRange("max_stream_requests", network.max_stream_requests, 1, 1 << 16));
   CHORUS_RETURN_IF_ERROR(CheckRange("tokenizer_threads", network.tokenizer_threads, 1, 64));
   return CheckRange("tokenizer_queue", network.tokenizer_queue, 1, 1 << 20);
+}
+
+absl::Status CheckFilesBelongTogether(const SecurityConfig& security) {
+  if (security.tls_certificate.empty() != security.tls_key.empty()) {
+    return Bad("--tls_certificate and --tls_key belong together: ",
+               security.tls_key.empty() ? "--tls_key" : "--tls_certificate", " is missing");
+  }
+  if (!security.tls_client_ca.empty() && security.tls_certificate.empty()) {
+    return Bad("--tls_client_ca=", security.tls_client_ca,
+               " needs TLS: give --tls_certificate and --tls_key too");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ValidateSecurity(const SecurityConfig& security, const std::string& listen) {
+  CHORUS_RETURN_IF_ERROR(CheckFilesBelongTogether(security));
+  if (security.reload_interval < absl::Seconds(1) || security.reload_interval > absl::Hours(24)) {
+    return Bad("--reload_interval=", absl::FormatDuration(security.reload_interval),
+               " is out of range: use 1s..24h");
+  }
+  if (IsLoopback(listen) || security.insecure) return absl::OkStatus();
+  const bool is_private = !security.tls_certificate.empty();
+  const bool is_guarded = !security.token_file.empty() || !security.tls_client_ca.empty();
+  if (is_private && is_guarded) return absl::OkStatus();
+  return Bad("--listen=", listen, " can be reached from other machines, and ",
+             is_private   ? "anyone could call: give --token_file or --tls_client_ca"
+             : is_guarded ? "anyone on the way could read along: give --tls_certificate and --tls_key"
+                          : "anyone could call and read along: give --tls_certificate, --tls_key "
+                            "and --token_file (or --tls_client_ca)",
+             ", or --insecure if that is meant");
+}
+
+absl::Status CheckTime(std::string_view flag, absl::Duration value, absl::Duration low) {
+  if (value >= low && (value <= absl::Hours(24 * 365) || value == absl::InfiniteDuration())) {
+    return absl::OkStatus();
+  }
+  return Bad("--", std::string(flag), "=", absl::FormatDuration(value), " is out of range: use ",
+             absl::FormatDuration(low), "..8760h, or inf");
+}
+
+absl::Status ValidateConnections(const ConnectionLimits& limits) {
+  CHORUS_RETURN_IF_ERROR(
+      CheckRange("max_message_bytes", limits.max_message_bytes, 1 << 10, 1 << 30));
+  CHORUS_RETURN_IF_ERROR(
+      CheckRange("max_metadata_bytes", limits.max_metadata_bytes, 1 << 10, 1 << 20));
+  CHORUS_RETURN_IF_ERROR(
+      CheckRange("max_concurrent_streams", limits.max_concurrent_streams, 1, 1 << 20));
+  CHORUS_RETURN_IF_ERROR(
+      CheckRange("grpc_memory_bytes", limits.memory_bytes, 16 << 20, int64_t{1} << 44));
+  const absl::Duration low = absl::Seconds(1);
+  CHORUS_RETURN_IF_ERROR(CheckTime("handshake_timeout", limits.handshake_timeout, low));
+  CHORUS_RETURN_IF_ERROR(CheckTime("keepalive_time", limits.keepalive_time, low));
+  CHORUS_RETURN_IF_ERROR(CheckTime("keepalive_timeout", limits.keepalive_timeout, low));
+  CHORUS_RETURN_IF_ERROR(CheckTime("max_connection_idle", limits.max_connection_idle, low));
+  CHORUS_RETURN_IF_ERROR(CheckTime("max_connection_age", limits.max_connection_age, low));
+  return CheckTime("max_connection_age_grace", limits.max_connection_age_grace,
+                   absl::ZeroDuration());
 }
 
 absl::Status CheckNotNegative(std::string_view flag, absl::Duration value) {
@@ -122,10 +186,20 @@ absl::Status ValidateEngine(const EngineOptions& engine) {
 absl::Status Validate(const ServerConfig& config) {
   CHORUS_RETURN_IF_ERROR(ValidateModel(config.model));
   CHORUS_RETURN_IF_ERROR(ValidateNetwork(config.network));
+  CHORUS_RETURN_IF_ERROR(ValidateSecurity(config.security, config.network.listen));
+  CHORUS_RETURN_IF_ERROR(ValidateConnections(config.connections));
   CHORUS_RETURN_IF_ERROR(
       CheckOneOf("log_level", config.log.level, {"debug", "info", "warning", "error", "off"}));
   CHORUS_RETURN_IF_ERROR(CheckOneOf("log_format", config.log.format, {"text", "json"}));
   return ValidateEngine(config.engine);
+}
+
+bool IsLoopback(const std::string& address) {
+  const std::string host = address.substr(0, address.rfind(':'));
+  if (host == "localhost" || host == "[::1]") return true;
+  // 127.0.0.0/8 in four numbers; "127.example.org" is a name like any other.
+  return absl::StartsWith(host, "127.") &&
+         host.find_first_not_of("0123456789.") == std::string::npos;
 }
 
 int32_t ThreadsPerWorker(const ModelConfigFlags& model, int32_t hardware_threads) {

@@ -40,6 +40,7 @@ void ExplainCall::OnToken(TokenEvent event) {
 
 void ExplainCall::OnFinish(const absl::Status& status, FinishSummary summary) {
   options_.on_end(StreamEnd{record_, status, summary});
+  if (options_.add_trailers) options_.add_trailers(summary);
   if (!status.ok()) return Finish(ToGrpcStatus(status));
   explained_.finish = std::move(summary);
   if (options_.pool->TryAdd([self = shared_from_this()] { self->Answer(); })) return;

@@ -40,6 +40,8 @@ class ExplainCall final : public grpc::ServerUnaryReactor,
     v1::ExplainResponse* response = nullptr;
     std::function<void(const StreamEnd&)> on_end;  // once, when the engine or a refusal ended it
     std::function<void()> on_done;                 // once, last
+    // Once, before the answer; must not block. May be null.
+    std::function<void(const FinishSummary&)> add_trailers;
   };
   static std::shared_ptr<ExplainCall> Create(Options options);
 

@@ -28,7 +28,7 @@ using Pairs = std::vector<std::pair<std::string, std::string>>;
 struct Flag {
   const char* group;
   const char* name;
-  const char* placeholder;
+  const char* placeholder;  // empty for a switch, whose value need not be written
   const char* help;
   std::function<bool(const std::string&, ServerConfig*)> set;  // false: the value is no such thing
   std::function<std::string(const ServerConfig&)> get;
@@ -37,6 +37,11 @@ struct Flag {
 bool ParseValue(const std::string& text, std::string* value) {
   *value = text;
   return true;
+}
+
+bool ParseValue(const std::string& text, bool* value) {
+  *value = text == "true";
+  return *value || text == "false";
 }
 
 bool ParseValue(const std::string& text, int32_t* value) { return absl::SimpleAtoi(text, value); }
@@ -62,6 +67,8 @@ bool ParseValue(const std::string& text, int64_t* value) {
 }
 
 std::string FormatValue(const std::string& value) { return value; }
+std::string FormatValue(bool value) { return value ? "true" : "false"; }
+std::string FormatValue(int32_t value) { return absl::StrCat(value); }
 std::string FormatValue(int64_t value) { return absl::StrCat(value); }
 std::string FormatValue(absl::Duration value) { return absl::FormatDuration(value); }
 
@@ -117,15 +124,87 @@ void AddNetworkFlags(std::vector<Flag>* flags) {
        MakeFlag(kGroup, "metrics_listen", "HOST:PORT",
                 "Prometheus page /metrics; port 0 takes a free one; empty: none",
                 [](Config& c) -> auto& { return c.network.metrics_listen; }),
+       MakeFlag(kGroup, "health_listen", "HOST:PORT",
+                "a second gRPC port for health checks and nothing else, always in plain text: for "
+                "probes that know no TLS; port 0 takes a free one; empty: none",
+                [](Config& c) -> auto& { return c.network.health_listen; }),
        MakeFlag(kGroup, "port_file", "PATH",
-                "gets {\"grpc\": PORT, \"metrics\": PORT} once the server serves",
+                "gets {\"grpc\": PORT, \"metrics\": PORT, \"health\": PORT} once the server serves; "
+                "0 stands for none",
                 [](Config& c) -> auto& { return c.network.port_file; }),
+       MakeFlag(kGroup, "drain_delay", "TIME",
+                "after SIGTERM, health says NOT_SERVING and new requests are still taken for this "
+                "long, until load balancers have turned to other servers",
+                [](Config& c) -> auto& { return c.network.drain_delay; }),
        MakeFlag(kGroup, "drain_timeout", "TIME",
-                "after SIGTERM, running streams may take this long to finish",
+                "then running streams may take this long to finish",
                 [](Config& c) -> auto& { return c.network.drain_timeout; }),
        MakeFlag(kGroup, "stuck_after", "TIME",
                 "health says NOT_SERVING when a worker with work makes no step for this long",
                 [](Config& c) -> auto& { return c.network.stuck_after; })});
+}
+
+void AddSecurityFlags(std::vector<Flag>* flags) {
+  static constexpr char kGroup[] = "Security";
+  flags->insert(
+      flags->end(),
+      {MakeFlag(kGroup, "tls_certificate", "FILE",
+                "PEM certificates, the server's own first; --listen then speaks TLS only",
+                [](Config& c) -> auto& { return c.security.tls_certificate; }),
+       MakeFlag(kGroup, "tls_key", "FILE", "PEM private key of that certificate",
+                [](Config& c) -> auto& { return c.security.tls_key; }),
+       MakeFlag(kGroup, "tls_client_ca", "FILE",
+                "PEM certificates of those who sign clients: mutual TLS, nobody else gets in",
+                [](Config& c) -> auto& { return c.security.tls_client_ca; }),
+       MakeFlag(kGroup, "token_file", "FILE",
+                "bearer tokens, one a line, # begins a comment line; every call but health checks "
+                "must send one as metadata 'authorization: Bearer TOKEN'",
+                [](Config& c) -> auto& { return c.security.token_file; }),
+       MakeFlag(kGroup, "reload_interval", "TIME",
+                "the files above are read again this often; what changed counts for new connections "
+                "and new calls, what runs is left alone, and a bad file changes nothing",
+                [](Config& c) -> auto& { return c.security.reload_interval; }),
+       MakeFlag(kGroup, "insecure", "",
+                "allows a --listen that other machines reach without TLS, or without tokens or "
+                "client certificates",
+                [](Config& c) -> auto& { return c.security.insecure; })});
+}
+
+void AddConnectionFlags(std::vector<Flag>* flags) {
+  static constexpr char kGroup[] = "Limits of connections";
+  flags->insert(
+      flags->end(),
+      {MakeFlag(kGroup, "max_message_bytes", "BYTES",
+                "one message; a longer one is RESOURCE_EXHAUSTED",
+                [](Config& c) -> auto& { return c.connections.max_message_bytes; }),
+       MakeFlag(kGroup, "max_metadata_bytes", "N", "all headers of one call together",
+                [](Config& c) -> auto& { return c.connections.max_metadata_bytes; }),
+       MakeFlag(kGroup, "max_concurrent_streams", "N",
+                "calls under way on one connection; a client lets further ones wait",
+                [](Config& c) -> auto& { return c.connections.max_concurrent_streams; }),
+       MakeFlag(kGroup, "grpc_memory_bytes", "BYTES",
+                "memory of all connections and the messages in them; beyond it gRPC reads no "
+                "more and then cuts connections",
+                [](Config& c) -> auto& { return c.connections.memory_bytes; }),
+       MakeFlag(kGroup, "handshake_timeout", "TIME",
+                "a connection that has not spoken TLS and HTTP/2 within this is cut",
+                [](Config& c) -> auto& { return c.connections.handshake_timeout; }),
+       MakeFlag(kGroup, "keepalive_time", "TIME",
+                "a client that is silent for this long is asked for a sign of life",
+                [](Config& c) -> auto& { return c.connections.keepalive_time; }),
+       MakeFlag(kGroup, "keepalive_timeout", "TIME",
+                "and cut after this long without one, which ends its requests",
+                [](Config& c) -> auto& { return c.connections.keepalive_timeout; }),
+       MakeFlag(kGroup, "max_connection_idle", "TIME",
+                "a connection without calls is closed after this",
+                [](Config& c) -> auto& { return c.connections.max_connection_idle; }),
+       MakeFlag(kGroup, "max_connection_age", "TIME",
+                "a connection takes no new calls after this: clients open another, which spreads "
+                "them over servers that came later",
+                [](Config& c) -> auto& { return c.connections.max_connection_age; }),
+       MakeFlag(kGroup, "max_connection_age_grace", "TIME",
+                "and its running calls are cut after this",
+                [](Config& c) -> auto& { return c.connections.max_connection_age_grace; })});
 }
 
 void AddLimitFlags(std::vector<Flag>* flags) {
@@ -178,34 +257,49 @@ void AddLimitFlags(std::vector<Flag>* flags) {
 }
 
 void AddLogFlags(std::vector<Flag>* flags) {
-  static constexpr char kGroup[] = "Log (stderr; texts of prompts and answers are never logged)";
+  static constexpr char kGroup[] = "Log (stderr; SIGUSR1 makes it say more, SIGUSR2 less)";
   flags->insert(flags->end(),
                 {MakeFlag(kGroup, "log_level", "LEVEL", "debug, info, warning, error or off",
                           [](Config& c) -> auto& { return c.log.level; }),
                  MakeFlag(kGroup, "log_format", "FORMAT", "text, or json for one object a line",
-                          [](Config& c) -> auto& { return c.log.format; })});
+                          [](Config& c) -> auto& { return c.log.format; }),
+                 MakeFlag(kGroup, "log_prompts", "",
+                          "logs the texts of prompts; without it no line ever holds any",
+                          [](Config& c) -> auto& { return c.log.prompts; })});
 }
 
 std::vector<Flag> AllFlags() {
   std::vector<Flag> flags;
   AddModelFlags(&flags);
   AddNetworkFlags(&flags);
+  AddSecurityFlags(&flags);
+  AddConnectionFlags(&flags);
   AddLimitFlags(&flags);
   AddLogFlags(&flags);
   return flags;
 }
 
-absl::Status Apply(const std::vector<Flag>& flags, const std::string& name,
-                   const std::string& value, const std::string& where, ServerConfig* config) {
+// Null if there is no such flag.
+const Flag* Find(const std::vector<Flag>& flags, absl::string_view name) {
   const auto flag = std::find_if(flags.begin(), flags.end(),
                                  [&](const Flag& candidate) { return name == candidate.name; });
-  if (flag == flags.end()) {
+  return flag == flags.end() ? nullptr : &*flag;
+}
+
+bool IsSwitch(const Flag& flag) { return *flag.placeholder == '\0'; }
+
+absl::Status Apply(const std::vector<Flag>& flags, const std::string& name,
+                   const std::string& value, const std::string& where, ServerConfig* config) {
+  const Flag* const flag = Find(flags, name);
+  if (flag == nullptr) {
     return absl::InvalidArgumentError(
         absl::StrCat(where, name, " is not a flag: see chorus-server --help"));
   }
   if (!flag->set(value, config)) {
     return absl::InvalidArgumentError(absl::StrCat(where, name, "=", value, " cannot be read as ",
-                                                   flag->placeholder, ": ", flag->help));
+                                                   IsSwitch(*flag) ? "true or false"
+                                                                   : flag->placeholder,
+                                                   ": ", flag->help));
   }
   return absl::OkStatus();
 }
@@ -236,8 +330,9 @@ absl::StatusOr<Pairs> ReadConfigFile(const std::string& path) {
   return pairs;
 }
 
-// Splits the command line into pairs; --help and --version go straight into `parsed`.
-absl::StatusOr<Pairs> SplitArguments(const std::vector<std::string>& arguments,
+// Splits the command line into pairs; --help, --version and --check go straight into `parsed`.
+absl::StatusOr<Pairs> SplitArguments(const std::vector<Flag>& flags,
+                                     const std::vector<std::string>& arguments,
                                      ParsedFlags* parsed) {
   Pairs pairs;
   for (size_t i = 0; i < arguments.size(); ++i) {
@@ -246,11 +341,15 @@ absl::StatusOr<Pairs> SplitArguments(const std::vector<std::string>& arguments,
       parsed->help = true;
     } else if (argument == "--version") {
       parsed->version = true;
+    } else if (argument == "--check") {
+      parsed->check = true;
     } else if (!absl::ConsumePrefix(&argument, "--") || argument.empty()) {
       return absl::InvalidArgumentError(absl::StrCat(
           arguments[i], " is not a flag: flags are --name=value, see chorus-server --help"));
     } else if (const size_t equals = argument.find('='); equals != absl::string_view::npos) {
       pairs.emplace_back(argument.substr(0, equals), argument.substr(equals + 1));
+    } else if (const Flag* flag = Find(flags, argument); flag != nullptr && IsSwitch(*flag)) {
+      pairs.emplace_back(argument, "true");
     } else if (i + 1 < arguments.size() && !absl::StartsWith(arguments[i + 1], "--")) {
       pairs.emplace_back(argument, arguments[++i]);
     } else {
@@ -266,7 +365,7 @@ absl::StatusOr<Pairs> SplitArguments(const std::vector<std::string>& arguments,
 absl::StatusOr<ParsedFlags> ParseFlags(const std::vector<std::string>& arguments) {
   const std::vector<Flag> flags = AllFlags();
   ParsedFlags parsed;
-  CHORUS_ASSIGN_OR_RETURN(const Pairs pairs, SplitArguments(arguments, &parsed));
+  CHORUS_ASSIGN_OR_RETURN(const Pairs pairs, SplitArguments(flags, arguments, &parsed));
   for (const auto& [name, value] : pairs) {
     if (name != "config") continue;
     CHORUS_ASSIGN_OR_RETURN(const Pairs file_pairs, ReadConfigFile(value));
@@ -290,12 +389,19 @@ std::string HelpText() {
       "  chorus-server --model=models/smollm2-135m-instruct --listen=127.0.0.1:50051\n"
       "  chorus ask \"What is the capital of Norway?\" \\\n"
       "      --paraphrase=\"Name Norway's capital city.\"\n\n"
-      "Services: chorus.v1.Inference, grpc.health.v1.Health, server reflection. SIGTERM stops\n"
+      "Services: chorus.v1.Inference, grpc.health.v1.Health, server reflection. Other machines are\n"
+      "let in by TLS and a token:\n"
+      "  openssl rand -hex 32 > tokens; chmod 600 tokens\n"
+      "  chorus-server --model=DIR --listen=0.0.0.0:50051 --tls_certificate=server.pem \\\n"
+      "      --tls_key=server.key --token_file=tokens\n"
+      "  chorus ask --server=HOST:50051 --tls --ca=ca.pem --token_file=tokens \"...\"\n\n"
+      "SIGTERM stops\n"
       "admission, lets running streams finish and exits 0; a second one ends at once.\n"
       "Exit codes: 0 done, 1 failure while running, 2 bad flags or model.\n\n"
       "General:\n"
       "  --config=FILE    lines name=value with the flags below, # begins a comment line;\n"
       "                   a flag on the command line beats the file\n"
+      "  --check          checks flags, files, model and ports, says what would be served, exits\n"
       "  --help           this text\n"
       "  --version        the version\n";
   const ServerConfig defaults;
@@ -304,7 +410,7 @@ std::string HelpText() {
     if (group != flag.group) absl::StrAppend(&text, "\n", flag.group, ":\n");
     group = flag.group;
     const std::string value = flag.get(defaults);
-    absl::StrAppend(&text, "  --", flag.name, "=", flag.placeholder, "\n      ", flag.help,
+    absl::StrAppend(&text, "  --", flag.name, IsSwitch(flag) ? "" : "=", flag.placeholder, "\n      ", flag.help,
                     value.empty() ? "" : absl::StrCat(" (default ", value, ")"), "\n");
   }
   return text;

@@ -15,9 +15,10 @@ struct ParsedFlags {
   ServerConfig config;
   bool help = false;
   bool version = false;
+  bool check = false;
 };
 
-// Reads `--name=value`, `--name value`; `--config=FILE` first, then the
+// Reads `--name=value`, `--name value`, for a switch also `--name`; `--config=FILE` first, then the
 // command line, so that a flag beats the file. `arguments` is argv without the program's name.
 // The configuration is not yet validated. INVALID_ARGUMENT in one line: which flag, which value,
 // how to mend it.

@@ -7,8 +7,10 @@
 #include "absl/time/time.h"
 
 #include "core/engine/engine.h"
+#include "server/config.h"
 #include "server/health.h"
 #include "server/inference_service.h"
+#include "server/port_credentials.h"
 
 namespace grpc {
 class Server;
@@ -20,7 +22,10 @@ namespace chorus {
 class GrpcServer {
  public:
   struct Options {
-    std::string listen;                              // HOST:PORT; port 0 takes a free one
+    std::string listen;         // HOST:PORT; port 0 takes a free one
+    std::string health_listen;  // a second port, for health checks only; empty: none
+    PortPolicy policy;          // of the first port
+    ConnectionLimits limits;
     absl::Duration stuck_after = absl::Seconds(60);  // see Engine::IsLive
     absl::Duration health_interval = absl::Seconds(1);
   };
@@ -32,6 +37,7 @@ class GrpcServer {
   ~GrpcServer();
 
   int port() const { return port_; }
+  int health_port() const { return health_port_; }  // 0: none
 
   // Health says NOT_SERVING from now on; calls still go through.
   void SetDraining() { health_->SetDraining(); }
@@ -40,6 +46,7 @@ class GrpcServer {
   GrpcServer() = default;
 
   int port_ = 0;
+  int health_port_ = 0;
   std::unique_ptr<grpc::Server> server_;
   std::unique_ptr<HealthReporter> health_;  // goes before the server that owns its service
 };

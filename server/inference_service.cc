@@ -6,9 +6,11 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 
 #include "core/base/field_error.h"
 #include "core/engine/request_validation.h"
+#include "server/call_info.h"
 #include "server/explain_call.h"
 #include "server/grpc_status.h"
 #include "server/names.h"
@@ -32,14 +34,24 @@ absl::Time DeadlineOf(const grpc::CallbackServerContext& context) {
 
 InferenceService::InferenceService(const Dependencies& dependencies)
     : dependencies_(dependencies),
-      intake_(dependencies.parser, dependencies.observer, dependencies.pool) {}
+      intake_(dependencies.parser, dependencies.observer, dependencies.pool) {
+  if (dependencies.log_prompts) {
+    intake_.SetOnParsed(
+        [logger = dependencies.logger](const v1::Prompt& prompt, const std::string& id) {
+          LogPrompt(*logger, prompt, id);
+        });
+  }
+}
 
 grpc::ServerWriteReactor<v1::GenerateResponse>* InferenceService::Generate(
     grpc::CallbackServerContext* context, const v1::GenerateRequest* request) {
   TokenStream::Options options;
   options.tokenizer = dependencies_.tokenizer;
   options.max_buffered_events = dependencies_.stream_buffer_events;
-  options.on_end = LogEnds("Generate");
+  options.on_end = LogEnds("Generate", context);
+  options.add_trailers = [context](const FinishSummary& summary) {
+    AddPhaseTrailers(summary, context);
+  };
   options.on_done = OpenStream();
   const std::shared_ptr<TokenStream> stream = TokenStream::Create(std::move(options));
   ParseAndSubmit(*request, DeadlineOf(*context), stream);
@@ -54,7 +66,10 @@ grpc::ServerUnaryReactor* InferenceService::Explain(grpc::CallbackServerContext*
   options.pool = dependencies_.pool;
   options.request = request;
   options.response = response;
-  options.on_end = LogEnds("Explain");
+  options.on_end = LogEnds("Explain", context);
+  options.add_trailers = [context](const FinishSummary& summary) {
+    AddPhaseTrailers(summary, context);
+  };
   options.on_done = OpenStream();
   const std::shared_ptr<ExplainCall> call = ExplainCall::Create(std::move(options));
   ParseAndSubmit(request->request(), DeadlineOf(*context), call);
@@ -66,16 +81,20 @@ grpc::ServerUnaryReactor* InferenceService::Score(grpc::CallbackServerContext* c
                                                   v1::ScoreResponse* response) {
   ScoreCall::Options options;
   options.response = response;
-  options.on_end = LogEnds("Score");
+  options.on_end = LogEnds("Score", context);
+  options.add_trailers = [context](const FinishSummary& summary) {
+    AddPhaseTrailers(summary, context);
+  };
   options.on_done = OpenStream();
   const std::shared_ptr<ScoreCall> call = ScoreCall::Create(std::move(options));
   ParseAndSubmit(*request, DeadlineOf(*context), call);
   return call.get();
 }
 
-std::function<void(const StreamEnd&)> InferenceService::LogEnds(std::string_view rpc) const {
-  return [logger = dependencies_.logger, rpc](const StreamEnd& end) {
-    LogStreamEnd(*logger, rpc, end);
+std::function<void(const StreamEnd&)> InferenceService::LogEnds(
+    std::string_view rpc, grpc::CallbackServerContext* context) const {
+  return [logger = dependencies_.logger, call = MakeCallInfo(rpc, context)](const StreamEnd& end) {
+    LogStreamEnd(*logger, call, end);
   };
 }
 
@@ -122,7 +141,7 @@ grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* InferenceService::G
   options.deadline = DeadlineOf(*context);
   options.max_requests = dependencies_.max_stream_requests;
   options.max_buffered_events = dependencies_.stream_buffer_events;
-  options.on_end = LogEnds("GenerateMany");
+  options.on_end = LogEnds("GenerateMany", context);
   options.on_done = [this, number] {
     absl::MutexLock lock(&streams_mutex_);
     --num_streams_;
@@ -150,20 +169,23 @@ void InferenceService::StartDraining() {
   for (const auto& stream : streams) stream->StartDraining();
 }
 
-grpc::ServerUnaryReactor* InferenceService::RunUnary(grpc::CallbackServerContext* context,
+grpc::ServerUnaryReactor* InferenceService::RunUnary(std::string_view rpc,
+                                                     grpc::CallbackServerContext* context,
                                                      size_t bytes,
-                                                     std::function<absl::Status()> work) {
+                                                     const std::function<absl::Status()>& work) {
   grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
+  const auto finish = [reactor, logger = dependencies_.logger, call = MakeCallInfo(rpc, context),
+                       begin = absl::Now()](const absl::Status& status) {
+    LogCallEnd(*logger, call, status, absl::Now() - begin);
+    reactor->Finish(ToGrpcStatus(status));
+  };
   if (bytes <= kInlineTextBytes) {
-    reactor->Finish(ToGrpcStatus(Guarded(work)));
+    finish(Guarded(work));
     return reactor;
   }
   // Request and response live until the reactor finishes, cancelled or not.
-  const auto task = [reactor, work = std::move(work)] {
-    reactor->Finish(ToGrpcStatus(Guarded(work)));
-  };
-  if (!dependencies_.pool->TryAdd(task)) {
-    reactor->Finish(ToGrpcStatus(TaskPool::FullError()));
+  if (!dependencies_.pool->TryAdd([finish, work] { finish(Guarded(work)); })) {
+    finish(TaskPool::FullError());
   }
   return reactor;
 }
@@ -171,7 +193,8 @@ grpc::ServerUnaryReactor* InferenceService::RunUnary(grpc::CallbackServerContext
 grpc::ServerUnaryReactor* InferenceService::Tokenize(grpc::CallbackServerContext* context,
                                                      const v1::TokenizeRequest* request,
                                                      v1::TokenizeResponse* response) {
-  return RunUnary(context, request->text().size(), [this, request, response]() -> absl::Status {
+  const size_t bytes = request->text().size();
+  return RunUnary("Tokenize", context, bytes, [this, request, response]() -> absl::Status {
     if (request->text().size() > kMaxTokenizeBytes) {
       return FieldError("text", absl::StrCat(request->text().size(), " bytes"),
                         absl::StrCat("must have at most ", kMaxTokenizeBytes, " bytes"));
@@ -194,7 +217,7 @@ grpc::ServerUnaryReactor* InferenceService::Detokenize(grpc::CallbackServerConte
                                                        const v1::DetokenizeRequest* request,
                                                        v1::DetokenizeResponse* response) {
   const size_t bytes = sizeof(int32_t) * request->token_ids_size();
-  return RunUnary(context, bytes, [this, request, response]() -> absl::Status {
+  return RunUnary("Detokenize", context, bytes, [this, request, response]() -> absl::Status {
     const auto& ids = request->token_ids();
     if (ids.size() > kMaxDetokenizeIds) {
       return FieldError("token_ids", absl::StrCat(ids.size(), " ids"),
@@ -215,7 +238,7 @@ grpc::ServerUnaryReactor* InferenceService::Detokenize(grpc::CallbackServerConte
 grpc::ServerUnaryReactor* InferenceService::GetModelInfo(grpc::CallbackServerContext* context,
                                                          const v1::GetModelInfoRequest* request,
                                                          v1::GetModelInfoResponse* response) {
-  return RunUnary(context, 0, [this, response] {
+  return RunUnary("GetModelInfo", context, 0, [this, response] {
     const ModelInfo& info = dependencies_.engine->model_info();
     response->set_name(info.name);
     response->set_dtype(info.dtype);

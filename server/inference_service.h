@@ -46,6 +46,7 @@ class InferenceService final : public InferenceMethods {
     EngineObserver* observer = nullptr;  // told of requests refused before the engine saw them
     const Logger* logger = nullptr;
     TaskPool* pool = nullptr;
+    bool log_prompts = false;
     int32_t num_workers = 1;
     int32_t stream_buffer_events = 64;
     int32_t max_stream_requests = 128;
@@ -81,17 +82,19 @@ class InferenceService final : public InferenceMethods {
   bool WaitUntilIdle(absl::Duration timeout);
 
  private:
-  // What logs how a request of `rpc`, a literal, has ended.
-  std::function<void(const StreamEnd&)> LogEnds(std::string_view rpc) const;
+  // What logs how requests of this call of `rpc` have ended.
+  std::function<void(const StreamEnd&)> LogEnds(std::string_view rpc,
+                                                grpc::CallbackServerContext* context) const;
   // A call opens; what it returns is to be called when it has ended.
   std::function<void()> OpenStream();
   // Parses, here or on the pool, then Call::Submit or Call::Reject.
   template <typename Proto, typename Call>
   void ParseAndSubmit(const Proto& request, absl::Time deadline,
                       const std::shared_ptr<Call>& call);
-  // Runs `work` here if `bytes` is small, else on the pool; its Status ends the call.
-  grpc::ServerUnaryReactor* RunUnary(grpc::CallbackServerContext* context, size_t bytes,
-                                     std::function<absl::Status()> work);
+  // Runs `work` of a call of `rpc` here if `bytes` is small, else on the pool; its Status ends the
+  // call.
+  grpc::ServerUnaryReactor* RunUnary(std::string_view rpc, grpc::CallbackServerContext* context,
+                                     size_t bytes, const std::function<absl::Status()>& work);
 
   const Dependencies dependencies_;
   RequestIntake intake_;

@@ -1,6 +1,9 @@
 #include "server/logging.h"
 
 #include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <iterator>
 
 #include <nlohmann/json.hpp>
 #include <spdlog/sinks/stdout_sinks.h>
@@ -29,7 +32,10 @@ std::string FormatValue(const LogValue& value, bool always_quote) {
     return always_quote || !IsPlain(*text) ? Quote(*text) : *text;
   }
   if (const auto* number = std::get_if<int64_t>(&value)) return absl::StrCat(*number);
-  return absl::StrCat(std::get<double>(value));
+  const double number = std::get<double>(value);
+  // JSON has no infinity and no NaN.
+  if (always_quote && !std::isfinite(number)) return "null";
+  return absl::StrCat(number);
 }
 
 spdlog::level::level_enum ToSpdlog(Logger::Level level) {
@@ -59,6 +65,26 @@ Logger::Logger(const LogConfig& config) : json_(config.format == "json") {
 }
 
 Logger::~Logger() = default;
+
+void Logger::SayMore() { ChangeLevel(-1); }
+
+void Logger::SayLess() { ChangeLevel(+1); }
+
+void Logger::ChangeLevel(int steps) {
+  // spdlog has trace below debug, and critical between error and off: neither is used here.
+  static constexpr spdlog::level::level_enum kLevels[] = {
+      spdlog::level::debug, spdlog::level::info, spdlog::level::warn, spdlog::level::err,
+      spdlog::level::off};
+  const auto* const old_level = std::find(std::begin(kLevels), std::end(kLevels), logger_->level());
+  const auto index = std::clamp<std::ptrdiff_t>(old_level - kLevels + steps, 0,
+                                                std::ssize(kLevels) - 1);
+  const auto new_level = kLevels[index];
+  if (new_level == *old_level) return;
+  logger_->set_level(std::min(new_level, *old_level));
+  const spdlog::string_view_t name = spdlog::level::to_string_view(new_level);
+  Log(Level::kWarning, "log_level", {{"level", std::string(name.data(), name.size())}});
+  logger_->set_level(new_level);
+}
 
 void Logger::Log(Level level, std::string_view event, const LogFields& fields) const {
   const spdlog::level::level_enum spdlog_level = ToSpdlog(level);

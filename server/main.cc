@@ -16,12 +16,14 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 
+#include "server/check.h"
 #include "server/config.h"
 #include "server/flags.h"
 #include "server/logging.h"
 #include "server/model_setup.h"
 #include "server/names.h"
 #include "server/port_file.h"
+#include "server/secrets.h"
 #include "server/server.h"
 #include "server/signals.h"
 
@@ -68,7 +70,18 @@ bool DrainUnlessSignalled(Server& server, absl::Duration timeout,
   return drained.get();
 }
 
+int Check(const ServerConfig& config) {
+  const CheckReport report = CheckServing(config);
+  for (const std::string& line : report.facts) std::printf("%s\n", line.c_str());
+  for (const absl::Status& problem : report.problems) Fail(kExitUsage, problem);
+  return report.problems.empty() ? kExitDone : kExitUsage;
+}
+
 int Serve(const ServerConfig& config, const Logger& logger, const TerminationSignals& signals) {
+  // Before the model, which takes its time.
+  if (const absl::Status readable = CheckSecrets(config.security); !readable.ok()) {
+    return Fail(kExitUsage, readable);
+  }
   absl::StatusOr<TextSetup> text = LoadText(config.model);
   if (!text.ok()) return Fail(kExitUsage, text.status());
   auto runners = LoadRunners(config.model, LoadProgress(signals));
@@ -78,15 +91,17 @@ int Serve(const ServerConfig& config, const Logger& logger, const TerminationSig
   auto server =
       Server::Start(config, text->tokenizer.get(), text->config, *std::move(runners), &logger);
   if (!server.ok()) return Fail(kExitFailure, server.status());
+  const Ports ports = {(*server)->grpc_port(), (*server)->metrics_port(),
+                       (*server)->health_port()};
   if (!config.network.port_file.empty()) {
-    const absl::Status written =
-        WritePortFile(config.network.port_file, (*server)->grpc_port(), (*server)->metrics_port());
+    const absl::Status written = WritePortFile(config.network.port_file, ports);
     if (!written.ok()) return Fail(kExitFailure, written);
   }
   const ModelInfo& info = (*server)->engine().model_info();
   logger.Log(Logger::Level::kInfo, "serving",
-             {{"grpc_port", int64_t{(*server)->grpc_port()}},
-              {"metrics_port", int64_t{(*server)->metrics_port()}},
+             {{"grpc_port", int64_t{ports.grpc}},
+              {"metrics_port", int64_t{ports.metrics}},
+              {"health_port", int64_t{ports.health}},
               {"model", info.name},
               {"dtype", info.dtype},
               {"kv_slots", int64_t{info.num_kv_slots}}});
@@ -111,7 +126,7 @@ void SilenceLibraries() {
 void SpeedUpLocks() { absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore); }
 
 int Main(const std::vector<std::string>& arguments) {
-  const TerminationSignals signals;
+  TerminationSignals signals;
   SilenceLibraries();
   SpeedUpLocks();
   const absl::StatusOr<ParsedFlags> flags = ParseFlags(arguments);
@@ -127,7 +142,9 @@ int Main(const std::vector<std::string>& arguments) {
   if (const absl::Status valid = Validate(flags->config); !valid.ok()) {
     return Fail(kExitUsage, valid);
   }
-  const Logger logger(flags->config.log);
+  if (flags->check) return Check(flags->config);
+  Logger logger(flags->config.log);
+  signals.SetOnVerbosity([&logger] { logger.SayMore(); }, [&logger] { logger.SayLess(); });
   return Serve(flags->config, logger, signals);
 }
 

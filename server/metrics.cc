@@ -157,6 +157,9 @@ struct ServerMetrics::Metrics {
                    "Entropy of a token's attention over the segments, among them, bits; of tokens "
                    "of requests that asked for attribution.",
                    kBitsBuckets);
+  Counter& unauthenticated =
+      AddCounter(*registry, "chorus_calls_unauthenticated_total",
+                 "Calls of any method that came without a valid token.");
   Gauge& draining =
       AddGauge(*registry, "chorus_draining", "1 once the server takes no more requests, else 0.");
   Gauge& drain_started = AddGauge(*registry, "chorus_drain_started_timestamp_seconds",
@@ -265,6 +268,15 @@ void ServerMetrics::StartDraining(absl::Time now) {
   metrics_->drain_started.Set(absl::ToDoubleSeconds(now - absl::UnixEpoch()));
   metrics_->draining.Set(1);
 }
+
+void ServerMetrics::SetCertificateExpiry(absl::Time not_after) {
+  // The registry gives the same gauge each time.
+  AddGauge(*metrics_->registry, "chorus_certificate_expiry_timestamp_seconds",
+           "Unix time when the TLS certificate's validity ends.")
+      .Set(absl::ToDoubleSeconds(not_after - absl::UnixEpoch()));
+}
+
+void ServerMetrics::OnUnauthenticated() { metrics_->unauthenticated.Increment(); }
 
 const std::shared_ptr<prometheus::Registry>& ServerMetrics::registry() const {
   return metrics_->registry;

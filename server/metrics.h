@@ -29,6 +29,10 @@ class ServerMetrics final : public EngineObserver {
   // The limits that alerts compare with what they see.
   void SetLimits(int32_t max_queued_requests, absl::Duration drain_timeout);
   void StartDraining(absl::Time now);
+  // Of the TLS certificate in use; without TLS the metric does not exist.
+  void SetCertificateExpiry(absl::Time not_after);
+  // A call came without a valid token.
+  void OnUnauthenticated();
 
   const std::shared_ptr<prometheus::Registry>& registry() const;
 

@@ -20,6 +20,17 @@ ModelDtype ToDtype(const std::string& name) {
   return ModelDtype::kAuto;
 }
 
+ModelOptions MakeModelOptions(const ModelConfigFlags& model) {
+  ModelOptions options;
+  if (model.random_weights.empty()) {
+    options.model_directory = model.directory;
+  } else {
+    options.random_shape = model.random_weights;
+  }
+  options.dtype = ToDtype(model.dtype);
+  return options;
+}
+
 absl::Status Explain(const absl::Status& status, const std::string& directory) {
   if (status.code() != absl::StatusCode::kNotFound) return status;
   return absl::NotFoundError(absl::StrCat(status.message(), ": --model=", directory,
@@ -42,16 +53,16 @@ absl::StatusOr<TextSetup> LoadText(const ModelConfigFlags& model) {
   return TextSetup{*std::move(tokenizer), *std::move(config)};
 }
 
+absl::StatusOr<ModelInfo> InspectServedModel(const ModelConfigFlags& model) {
+  absl::StatusOr<ModelInfo> info = InspectModel(MakeModelOptions(model));
+  if (!info.ok()) return Explain(info.status(), model.directory);
+  return info;
+}
+
 absl::StatusOr<std::vector<std::unique_ptr<ModelRunner>>> LoadRunners(
     const ModelConfigFlags& model, std::function<void(int done, int total)> progress) {
   const int hardware = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-  ModelOptions options;
-  if (model.random_weights.empty()) {
-    options.model_directory = model.directory;
-  } else {
-    options.random_shape = model.random_weights;
-  }
-  options.dtype = ToDtype(model.dtype);
+  ModelOptions options = MakeModelOptions(model);
   options.num_threads = hardware;
   options.progress = std::move(progress);
   auto weights = LoadSharedWeights(options);

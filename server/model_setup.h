@@ -22,6 +22,9 @@ struct TextSetup {
 // NOT_FOUND or INVALID_ARGUMENT in one line: which file is wrong and how to mend it.
 absl::StatusOr<TextSetup> LoadText(const ModelConfigFlags& model);
 
+// What LoadRunners would load, without reading a weight. Errors as LoadText.
+absl::StatusOr<ModelInfo> InspectServedModel(const ModelConfigFlags& model);
+
 // One runner a worker over one set of weights. `progress` is told how many of how many parts are
 // loaded, from several threads. Errors as LoadText, and RESOURCE_EXHAUSTED for memory.
 absl::StatusOr<std::vector<std::unique_ptr<ModelRunner>>> LoadRunners(

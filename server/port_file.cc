@@ -7,11 +7,12 @@
 
 namespace chorus {
 
-absl::Status WritePortFile(const std::string& path, int grpc_port, int metrics_port) {
+absl::Status WritePortFile(const std::string& path, const Ports& ports) {
   const std::string temporary = absl::StrCat(path, ".partial");
   {
     std::ofstream file(temporary);
-    file << "{\"grpc\": " << grpc_port << ", \"metrics\": " << metrics_port << "}\n";
+    file << "{\"grpc\": " << ports.grpc << ", \"metrics\": " << ports.metrics
+         << ", \"health\": " << ports.health << "}\n";
     file.close();
     if (!file) {
       return absl::UnavailableError(

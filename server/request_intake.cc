@@ -45,7 +45,10 @@ absl::StatusOr<Request> RequestIntake::ParseNow(const Proto& proto, absl::Time d
     request.deadline = deadline;
     return absl::OkStatus();
   });
-  if (status.ok()) return request;
+  if (status.ok()) {
+    if (on_parsed_) on_parsed_(proto.prompt(), request.id);
+    return request;
+  }
   observer_.OnRejected(RejectReason::kInvalid);
   return status;
 }

@@ -2,6 +2,8 @@
 
 #include <cstddef>
 #include <functional>
+#include <string>
+#include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/random/random.h"
@@ -32,6 +34,11 @@ class RequestIntake {
   RequestIntake(const RequestParser* parser, EngineObserver* observer, TaskPool* pool)
       : parser_(*parser), observer_(*observer), pool_(*pool) {}
 
+  // What is called with the prompt of every request that could be parsed, and the request's id.
+  // Before the first Parse.
+  using OnParsed = std::function<void(const v1::Prompt& prompt, const std::string& id)>;
+  void SetOnParsed(OnParsed on_parsed) { on_parsed_ = std::move(on_parsed); }
+
   using Done = std::function<void(absl::StatusOr<Request>)>;
   // Calls `done` once, here or on a thread of the pool, which then works on a copy of `proto`. The
   // request gets `deadline`. False, and `done` is never called, if the text is long and the pool
@@ -48,6 +55,7 @@ class RequestIntake {
   const RequestParser& parser_;
   EngineObserver& observer_;
   TaskPool& pool_;
+  OnParsed on_parsed_;  // may be null
 
   absl::Mutex random_mutex_;
   absl::BitGen random_ ABSL_GUARDED_BY(random_mutex_);

@@ -47,6 +47,7 @@ void ScoreCall::OnStart(const PromptSummary& summary) {
 
 void ScoreCall::OnFinish(const absl::Status& status, FinishSummary summary) {
   options_.on_end(StreamEnd{record_, status, summary});
+  if (options_.add_trailers) options_.add_trailers(summary);
   if (!status.ok()) return Finish(ToGrpcStatus(status));
   const absl::Status filled = Guarded([&] {
     for (size_t i = 0; i < summary.scores.size(); ++i) {

@@ -37,6 +37,8 @@ class ScoreCall final : public grpc::ServerUnaryReactor,
     v1::ScoreResponse* response = nullptr;         // gRPC's: until Finish
     std::function<void(const StreamEnd&)> on_end;  // once, when the engine or a refusal ended it
     std::function<void()> on_done;                 // once, last
+    // Once, before the answer; must not block. May be null.
+    std::function<void(const FinishSummary&)> add_trailers;
   };
   static std::shared_ptr<ScoreCall> Create(Options options);
 

@@ -12,7 +12,10 @@
 namespace chorus {
 
 Server::Server(const ServerConfig& config, const Logger* logger)
-    : logger_(logger), metrics_(config.model.workers) {
+    : logger_(logger),
+      drain_delay_(config.network.drain_delay),
+      metrics_(config.model.workers),
+      refusals_(logger) {
   metrics_.SetLimits(config.engine.max_queued_requests, config.network.drain_timeout);
 }
 
@@ -20,6 +23,11 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(
     const ServerConfig& config, const Tokenizer* tokenizer, TextConfig text_config,
     std::vector<std::unique_ptr<ModelRunner>> runners, const Logger* logger) {
   auto server = absl::WrapUnique(new Server(config, logger));
+  CHORUS_ASSIGN_OR_RETURN(server->secrets_,
+                          Secrets::Create(config.security, logger,
+                                          [raw = server.get()](absl::Time not_after) {
+                                            raw->metrics_.SetCertificateExpiry(not_after);
+                                          }));
   if (!config.network.metrics_listen.empty()) {
     CHORUS_ASSIGN_OR_RETURN(server->exposer_, MetricsExposer::Create(config.network.metrics_listen,
                                                                      server->metrics_.registry()));
@@ -44,6 +52,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(
   dependencies.observer = &server->metrics_;
   dependencies.logger = logger;
   dependencies.pool = pool.get();
+  dependencies.log_prompts = config.log.prompts;
   dependencies.num_workers = config.model.workers;
   dependencies.stream_buffer_events = config.network.stream_buffer_events;
   dependencies.max_stream_requests = config.network.max_stream_requests;
@@ -51,6 +60,13 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(
   server->pool_ = std::move(pool);
   GrpcServer::Options grpc_options;
   grpc_options.listen = config.network.listen;
+  grpc_options.health_listen = config.network.health_listen;
+  grpc_options.policy.secrets = server->secrets_.get();
+  grpc_options.policy.on_refused = [raw = server.get()](std::string_view path) {
+    raw->metrics_.OnUnauthenticated();
+    raw->refusals_.Add(path);
+  };
+  grpc_options.limits = config.connections;
   grpc_options.stuck_after = config.network.stuck_after;
   CHORUS_ASSIGN_OR_RETURN(server->grpc_, GrpcServer::Create(grpc_options, server->service_.get(),
                                                             server->engine_.get()));
@@ -60,9 +76,15 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(
 Server::~Server() = default;
 
 bool Server::Drain(absl::Duration timeout) {
-  const absl::Time deadline = absl::Now() + timeout;
-  metrics_.StartDraining(absl::Now());
+  // What the timeout is counted from.
+  metrics_.StartDraining(absl::Now() + drain_delay_);
   grpc_->SetDraining();
+  if (drain_delay_ > absl::ZeroDuration()) {
+    logger_->Log(Logger::Level::kInfo, "leaving",
+                 {{"drain_delay", absl::FormatDuration(drain_delay_)}});
+    absl::SleepFor(drain_delay_);
+  }
+  const absl::Time deadline = absl::Now() + timeout;
   service_->StartDraining();
   logger_->Log(Logger::Level::kInfo, "draining",
                {{"running", int64_t{engine_->num_running()}},

@@ -18,6 +18,8 @@
 #include "server/metrics.h"
 #include "server/metrics_exposer.h"
 #include "server/parse_request.h"
+#include "server/refusal_log.h"
+#include "server/secrets.h"
 #include "server/task_pool.h"
 
 namespace chorus {
@@ -27,19 +29,21 @@ namespace chorus {
 class Server {
  public:
   // Listens and serves on return. `tokenizer` and `logger` outlive the server. UNAVAILABLE if a
-  // port cannot be had; errors of Engine::Create.
+  // port cannot be had; errors of Engine::Create and Secrets::Create.
   static absl::StatusOr<std::unique_ptr<Server>> Start(
       const ServerConfig& config, const Tokenizer* tokenizer, TextConfig text_config,
       std::vector<std::unique_ptr<ModelRunner>> runners, const Logger* logger);
   ~Server();
 
-  // Health says NOT_SERVING, admission stops, running streams may finish within `timeout`; what is
-  // left then ends with UNAVAILABLE. True if everything ended by itself. Calls still open after it
+  // Health says NOT_SERVING; after the configuration's drain_delay, during which load balancers turn
+  // to other servers, admission stops and running streams may finish within `timeout`; what is left
+  // then ends with UNAVAILABLE. True if everything ended by itself. Calls still open after it
   // are cut by the destructor.
   bool Drain(absl::Duration timeout);
 
   int grpc_port() const { return grpc_->port(); }
   int metrics_port() const { return exposer_ == nullptr ? 0 : exposer_->port(); }
+  int health_port() const { return grpc_->health_port(); }  // 0: none
   Engine& engine() { return *engine_; }
   ServerMetrics& metrics() { return metrics_; }
 
@@ -47,7 +51,10 @@ class Server {
   Server(const ServerConfig& config, const Logger* logger);
 
   const Logger* const logger_;
+  const absl::Duration drain_delay_;
   ServerMetrics metrics_;
+  RefusalLog refusals_;
+  std::unique_ptr<Secrets> secrets_;
   std::unique_ptr<MetricsExposer> exposer_;
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<RequestParser> parser_;

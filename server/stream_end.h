@@ -3,14 +3,15 @@
 #include <cstdint>
 #include <optional>
 #include <string>
-#include <string_view>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "chorus/v1/inference.pb.h"
 
 #include "core/engine/engine.h"
 #include "core/engine/request.h"
 #include "core/engine/token_sink.h"
+#include "server/call_info.h"
 #include "server/logging.h"
 
 namespace chorus {
@@ -33,8 +34,15 @@ struct StreamEnd {
   FinishSummary summary;  // counts and times; its texts are never logged
 };
 
-// One line. `rpc` is the method that the request came by.
-void LogStreamEnd(const Logger& logger, std::string_view rpc, const StreamEnd& end);
+// One line. `call` is what the request came by.
+void LogStreamEnd(const Logger& logger, const CallInfo& call, const StreamEnd& end);
+
+// One line of a call that is no request of the engine: how it ended, and what it took.
+void LogCallEnd(const Logger& logger, const CallInfo& call, const absl::Status& status,
+                absl::Duration total);
+
+// One line with all that the caller wrote of the prompt, as JSON: only where that is wanted.
+void LogPrompt(const Logger& logger, const v1::Prompt& prompt, const std::string& id);
 
 // Takes a request whose caller is gone out of the engine. gRPC cancels a call whose deadline passes
 // by its own timer, which may run a little ahead of the engine's clock: so close to the deadline

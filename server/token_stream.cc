@@ -55,6 +55,8 @@ void TokenStream::End(const absl::Status& status, FinishSummary summary) {
   if (options_.on_end) options_.on_end(StreamEnd{record_, status, summary});
   {
     absl::MutexLock lock(&mutex_);
+    // An abandoned call may have been finished already.
+    if (!abandoned_ && options_.add_trailers) options_.add_trailers(summary);
     if (status.ok() && !abandoned_) events_.AddFinish(std::move(summary));
     final_status_ = status;
   }

@@ -42,6 +42,8 @@ class TokenStream final : public grpc::ServerWriteReactor<v1::GenerateResponse>,
     int32_t max_buffered_events = 64;
     std::function<void(const StreamEnd&)> on_end;  // once, when the engine or a refusal ended it
     std::function<void()> on_done;                 // once, when gRPC has let go of it
+    // At most once, before the call's last message or status; must not block. May be null.
+    std::function<void(const FinishSummary&)> add_trailers;
   };
   // The reactor to return to gRPC, alive until its OnDone.
   static std::shared_ptr<TokenStream> Create(Options options);

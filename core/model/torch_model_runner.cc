@@ -65,18 +65,20 @@ auto CatchTorch(const Body& body) -> decltype(body()) {
   }
 }
 
-ModelInfo MakeInfo(const SharedWeights& weights, KvType kv_type, int32_t num_slots) {
-  const LlamaModel& model = weights.model();
-  const ModelConfig& config = model.config();
-  return {.name = weights.name(),
+KvType KvTypeOf(WeightType type) {
+  return type == WeightType::kFloat32 ? KvType::kFloat32 : KvType::kBFloat16;
+}
+
+// All but num_parameters and weight_bytes.
+ModelInfo MakeInfo(const std::string& name, const ModelConfig& config, WeightType type,
+                   int32_t num_slots) {
+  return {.name = name,
           .vocab_size = config.vocab_size,
           .max_positions = config.max_positions,
           .num_kv_slots = num_slots,
           .device = "cpu",
-          .dtype = model.type() == WeightType::kFloat32 ? "float32" : "bfloat16",
-          .num_parameters = model.num_parameters(),
-          .weight_bytes = model.weight_bytes(),
-          .kv_bytes_per_token = KvStorage::BytesPerToken(config, kv_type),
+          .dtype = type == WeightType::kFloat32 ? "float32" : "bfloat16",
+          .kv_bytes_per_token = KvStorage::BytesPerToken(config, KvTypeOf(type)),
           .num_layers = config.num_layers,
           .num_heads = config.num_heads,
           .num_kv_heads = config.num_kv_heads,
@@ -85,8 +87,12 @@ ModelInfo MakeInfo(const SharedWeights& weights, KvType kv_type, int32_t num_slo
           .layer_windows = config.layer_windows};
 }
 
-KvType KvTypeOf(const LlamaModel& model) {
-  return model.type() == WeightType::kFloat32 ? KvType::kFloat32 : KvType::kBFloat16;
+ModelInfo MakeInfo(const SharedWeights& weights, int32_t num_slots) {
+  const LlamaModel& model = weights.model();
+  ModelInfo info = MakeInfo(weights.name(), model.config(), model.type(), num_slots);
+  info.num_parameters = model.num_parameters();
+  info.weight_bytes = model.weight_bytes();
+  return info;
 }
 
 class TorchModelRunner : public ModelRunner {
@@ -94,9 +100,9 @@ class TorchModelRunner : public ModelRunner {
   TorchModelRunner(std::shared_ptr<const SharedWeights> weights, int num_threads, int32_t num_slots)
       : weights_(std::move(weights)),
         model_(weights_->model()),
-        info_(MakeInfo(*weights_, KvTypeOf(model_), num_slots)),
+        info_(MakeInfo(*weights_, num_slots)),
         pool_(num_threads),
-        kv_(model_.config(), KvTypeOf(model_), num_slots) {}
+        kv_(model_.config(), KvTypeOf(model_.type()), num_slots) {}
 
   const ModelInfo& info() const override { return info_; }
 
@@ -205,31 +211,60 @@ void TorchModelRunner::ChooseTokens(const StepPlan& plan, const std::vector<int3
   });
 }
 
-absl::StatusOr<std::shared_ptr<const SharedWeights>> Load(const ModelOptions& options) {
+WeightType WeightTypeOf(ModelDtype dtype) {
+  return dtype == ModelDtype::kFloat32 ? WeightType::kFloat32 : WeightType::kBFloat16;
+}
+
+// A model before its weights are read.
+struct Checkpoint {
+  std::string name;
+  ModelConfig config;
+  std::unique_ptr<const WeightSource> source;
+};
+
+absl::StatusOr<Checkpoint> OpenCheckpoint(const ModelOptions& options) {
   const bool is_random = !options.random_shape.empty();
   if (is_random == !options.model_directory.empty()) {
     return absl::InvalidArgumentError(
         "give either a model directory or a shape for random weights");
   }
-  ModelConfig config;
-  std::unique_ptr<const WeightSource> source;
-  std::string name = options.random_shape;
+  Checkpoint checkpoint;
   if (is_random) {
-    CHORUS_ASSIGN_OR_RETURN(config, ShapeByName(options.random_shape));
-    source = std::make_unique<RandomWeights>(options.random_seed);
+    checkpoint.name = options.random_shape;
+    CHORUS_ASSIGN_OR_RETURN(checkpoint.config, ShapeByName(options.random_shape));
+    checkpoint.source = std::make_unique<RandomWeights>(options.random_seed);
   } else {
-    CHORUS_ASSIGN_OR_RETURN(config, LoadModelConfig(options.model_directory));
+    CHORUS_ASSIGN_OR_RETURN(checkpoint.config, LoadModelConfig(options.model_directory));
     CHORUS_ASSIGN_OR_RETURN(auto reader, SafetensorsReader::Open(options.model_directory));
-    source = std::make_unique<FileWeights>(std::move(reader));
+    checkpoint.source = std::make_unique<FileWeights>(std::move(reader));
     const auto path = std::filesystem::path(options.model_directory + "/").lexically_normal();
-    name = path.parent_path().filename().string();
+    checkpoint.name = path.parent_path().filename().string();
   }
-  const WeightType type =
-      options.dtype == ModelDtype::kFloat32 ? WeightType::kFloat32 : WeightType::kBFloat16;
+  return checkpoint;
+}
+
+absl::StatusOr<std::shared_ptr<const SharedWeights>> Load(const ModelOptions& options) {
+  CHORUS_ASSIGN_OR_RETURN(const Checkpoint checkpoint, OpenCheckpoint(options));
   ThreadPool pool(std::max(1, options.num_threads));
-  CHORUS_ASSIGN_OR_RETURN(auto model,
-                          LlamaModel::Load(config, type, *source, pool, options.progress));
-  return std::make_shared<const SharedWeights>(name, std::move(model));
+  CHORUS_ASSIGN_OR_RETURN(
+      auto model, LlamaModel::Load(checkpoint.config, WeightTypeOf(options.dtype),
+                                   *checkpoint.source, pool, options.progress));
+  return std::make_shared<const SharedWeights>(checkpoint.name, std::move(model));
+}
+
+absl::StatusOr<ModelInfo> Inspect(const ModelOptions& options) {
+  CHORUS_ASSIGN_OR_RETURN(const Checkpoint checkpoint, OpenCheckpoint(options));
+  const ModelConfig& config = checkpoint.config;
+  int64_t num_parameters = 0;
+  for (const WeightName& weight : WeightNames(config).All()) {
+    CHORUS_RETURN_IF_ERROR(checkpoint.source->Check(weight));
+    num_parameters += weight.num_elements();
+  }
+  const bool is_float32 = WeightTypeOf(options.dtype) == WeightType::kFloat32;
+  ModelInfo info = MakeInfo(checkpoint.name, config, WeightTypeOf(options.dtype), 0);
+  info.num_parameters = num_parameters;
+  info.weight_bytes = num_parameters * (is_float32 ? 4 : 2);
+  return info;
 }
 
 }  // namespace
@@ -243,6 +278,10 @@ absl::StatusOr<std::shared_ptr<const SharedWeights>> LoadSharedWeights(
   });
 }
 
+absl::StatusOr<ModelInfo> InspectModel(const ModelOptions& options) {
+  return CatchTorch([&] { return Inspect(options); });
+}
+
 absl::StatusOr<std::unique_ptr<ModelRunner>> CreateTorchModelRunner(
     std::shared_ptr<const SharedWeights> weights, const RunnerOptions& options) {
   if (options.num_threads < 1 || options.num_threads > kMaxThreads) {
@@ -250,7 +289,7 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> CreateTorchModelRunner(
         "num_threads: ", options.num_threads, " is not valid: must be in [1, ", kMaxThreads, "]"));
   }
   const LlamaModel& model = weights->model();
-  const int64_t token_bytes = KvStorage::BytesPerToken(model.config(), KvTypeOf(model));
+  const int64_t token_bytes = KvStorage::BytesPerToken(model.config(), KvTypeOf(model.type()));
   const int64_t num_slots = std::min<int64_t>(options.kv_cache_bytes / token_bytes, kMaxSlots);
   if (num_slots < 1) {
     return absl::InvalidArgumentError(absl::StrCat("kv_cache_bytes: ", options.kv_cache_bytes,

@@ -10,6 +10,7 @@
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 
+#include "client/channel.h"
 #include "client/grpc_error.h"
 #include "tests/client/fake_service.h"
 
@@ -224,6 +225,19 @@ TEST(GrpcErrorTest, UnreadableDetailsLeaveCodeAndMessage) {
       ToAbslStatus(grpc::Status(grpc::StatusCode::INTERNAL, "two\nlines", "\xFF\xFF garbage"));
   EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
   EXPECT_EQ(status.message(), "two lines");
+}
+
+TEST(ChorusClientTest, ATokenLeavesTheMachineOnlyEncrypted) {
+  for (const char* target : {"127.0.0.1:1", "127.9.9.9:1", "localhost:1", "[::1]:1", "unix:socket",
+                             "dns:localhost:1", "dns:///localhost:1"}) {
+    EXPECT_TRUE(IsLocalTarget(target)) << target;
+  }
+  for (const char* target : {"10.0.0.1:1", "host:1", "127.example.org:1", "localhost.example:1",
+                             "[2001:db8::1]:1", "dns:///host:1"}) {
+    EXPECT_FALSE(IsLocalTarget(target)) << target;
+    const auto client = ChorusClient::Connect(target, {.token = "token-0123456789"});
+    EXPECT_EQ(client.status().code(), absl::StatusCode::kInvalidArgument) << target;
+  }
 }
 
 }  // namespace

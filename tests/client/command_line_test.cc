@@ -1,6 +1,7 @@
 #include "client/command_line.h"
 
 #include <algorithm>
+#include <fstream>
 #include <sstream>
 
 #include <gmock/gmock.h>
@@ -127,6 +128,19 @@ TEST_F(CommandLineTest, InfoPrintsTextOrJson) {
   EXPECT_EQ(info["eos_token_ids"], nlohmann::json({2}));
 }
 
+// The fake server's health service knows the server as a whole only.
+TEST_F(CommandLineTest, HealthSaysServingByItsExitCode) {
+  const Outcome serving = RunChorus({"health", "--service=", Server()});
+  EXPECT_EQ(serving.code, 0) << serving.err;
+  EXPECT_EQ(serving.out, "SERVING\n");
+  EXPECT_EQ(RunChorus({"health", "--service=", "--json", Server()}).out,
+            "{\"status\":\"SERVING\"}\n");
+  const Outcome unknown = RunChorus({"health", Server()});
+  EXPECT_EQ(unknown.code, 1);
+  EXPECT_EQ(unknown.err,
+            "chorus: the server has no service 'chorus.v1.Inference' [NOT_FOUND]\n");
+}
+
 TEST(CommandLineUsageTest, WithoutAServerTheLineSaysHowToStartOne) {
   std::string target;
   {
@@ -138,7 +152,36 @@ TEST(CommandLineUsageTest, WithoutAServerTheLineSaysHowToStartOne) {
   EXPECT_EQ(outcome.out, "");
   EXPECT_EQ(outcome.err, absl::StrCat("chorus: no server answers at ", target,
                                       "; start one with 'chorus-server --model=DIR', or name "
-                                      "another with --server=HOST:PORT\n"));
+                                      "another with --server=HOST:PORT (--tls if it speaks "
+                                      "TLS)\n"));
+}
+
+TEST(CommandLineUsageTest, WhatIsWrongWithTokensAndCertificatesIsOneLineAndExitCodeTwo) {
+  const std::string empty = testing::TempDir() + "command_line_test.empty";
+  std::ofstream(empty) << "# no token\n\n";
+  const std::string token = testing::TempDir() + "command_line_test.token";
+  std::ofstream(token) << "# mine\n  token-0123456789 \nanother-0123456789\n";
+  const struct {
+    std::vector<std::string> flags;
+    std::string message;
+  } kCases[] = {{{"--token_file=" + empty}, "holds no token"},
+                {{"--token_file=no/such/file"}, "--token_file=no/such/file cannot be read"},
+                {{"--token_file=" + token, "--server=198.51.100.7:1"}, "travel unencrypted"},
+                {{"--ca=no/such/file"}, "the CA file no/such/file cannot be read"},
+                {{"--ca=" + token}, "is no PEM file"},
+                {{"--key=" + token}, "the certificate is missing"},
+                {{"--certificate=" + token}, "the key is missing"}};
+  for (const auto& entry : kCases) {
+    std::vector<std::string> words = {"info"};
+    words.insert(words.end(), entry.flags.begin(), entry.flags.end());
+    const Outcome outcome = RunChorus(words);
+    EXPECT_EQ(outcome.code, 2) << entry.message;
+    EXPECT_THAT(outcome.err, testing::HasSubstr(entry.message));
+    EXPECT_EQ(std::count(outcome.err.begin(), outcome.err.end(), '\n'), 1) << outcome.err;
+  }
+  const FakeService service;
+  EXPECT_EQ(RunChorus({"info", "--server=" + service.target(), "--token_file=" + token}).code, 0);
+  EXPECT_EQ(service.authorization(), "Bearer token-0123456789");
 }
 
 TEST(CommandLineUsageTest, WrongUsageIsOneLineAndExitCodeTwo) {
@@ -146,7 +189,8 @@ TEST(CommandLineUsageTest, WrongUsageIsOneLineAndExitCodeTwo) {
                                                        {"ask"},          {"ask", "a", "b"},
                                                        {"ask", "--x=1"}, {"ask", "q", "--top_k=x"},
                                                        {"tokenize"},     {"detokenize"},
-                                                       {"info", "word"}, {"load"}};
+                                                       {"info", "word"}, {"load"},
+                                                       {"health", "x"}};
   for (const std::vector<std::string>& arguments : cases) {
     const Outcome outcome = RunChorus(arguments);
     EXPECT_EQ(outcome.code, 2) << arguments.front();
@@ -163,7 +207,7 @@ TEST(CommandLineUsageTest, HelpOfTheProgramAndOfEveryCommandNeedsNoServer) {
     EXPECT_EQ(outcome.code, 0);
     EXPECT_THAT(outcome.out, HasSubstr("Usage: chorus COMMAND"));
   }
-  for (const char* command : {"ask", "info", "tokenize", "load", "mask", "detokenize"}) {
+  for (const char* command : {"ask", "health", "info", "tokenize", "load", "mask", "detokenize"}) {
     const Outcome outcome = RunChorus({command, "--help"});
     EXPECT_EQ(outcome.code, 0);
     EXPECT_THAT(outcome.out, HasSubstr(absl::StrCat("Usage: chorus ", command)));

@@ -1,6 +1,7 @@
 #include "tests/client/fake_service.h"
 
 #include <google/protobuf/text_format.h>
+#include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/server_builder.h>
 
 #include "absl/strings/str_cat.h"
@@ -14,6 +15,7 @@ namespace chorus {
 
 FakeService::FakeService() {
   int port = 0;
+  grpc::EnableDefaultHealthCheckService(true);
   grpc::ServerBuilder builder;
   builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
   builder.RegisterService(this);
@@ -37,6 +39,11 @@ std::vector<v1::ScoreRequest> FakeService::score_requests() const {
 std::vector<v1::ExplainRequest> FakeService::explain_requests() const {
   absl::MutexLock lock(&mutex_);
   return explain_requests_;
+}
+
+std::string FakeService::authorization() const {
+  absl::MutexLock lock(&mutex_);
+  return authorization_;
 }
 
 grpc::Status FakeService::Generate(grpc::ServerContext* context, const v1::GenerateRequest* request,
@@ -128,8 +135,16 @@ grpc::Status FakeService::Detokenize(grpc::ServerContext*, const v1::DetokenizeR
   return grpc::Status::OK;
 }
 
-grpc::Status FakeService::GetModelInfo(grpc::ServerContext*, const v1::GetModelInfoRequest*,
+grpc::Status FakeService::GetModelInfo(grpc::ServerContext* context, const v1::GetModelInfoRequest*,
                                        v1::GetModelInfoResponse* response) {
+  {
+    absl::MutexLock lock(&mutex_);
+    authorization_.clear();
+    const auto header = context->client_metadata().find("authorization");
+    if (header != context->client_metadata().end()) {
+      authorization_.assign(header->second.data(), header->second.size());
+    }
+  }
   response->set_name("fake");
   response->set_dtype("float32");
   response->set_vocab_size(257);

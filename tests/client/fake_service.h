@@ -33,6 +33,8 @@ class FakeService final : public v1::Inference::Service {
 
   std::vector<v1::ScoreRequest> score_requests() const ABSL_LOCKS_EXCLUDED(mutex_);
   std::vector<v1::ExplainRequest> explain_requests() const ABSL_LOCKS_EXCLUDED(mutex_);
+  // The header of the last GetModelInfo; empty if there was none.
+  std::string authorization() const ABSL_LOCKS_EXCLUDED(mutex_);
   // Requests of Generate so far, in order.
   std::vector<v1::GenerateRequest> requests() const ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -63,6 +65,7 @@ class FakeService final : public v1::Inference::Service {
   std::vector<v1::GenerateRequest> requests_ ABSL_GUARDED_BY(mutex_);
   std::vector<v1::ScoreRequest> score_requests_ ABSL_GUARDED_BY(mutex_);
   std::vector<v1::ExplainRequest> explain_requests_ ABSL_GUARDED_BY(mutex_);
+  std::string authorization_ ABSL_GUARDED_BY(mutex_);
   std::string target_;
   std::unique_ptr<grpc::Server> server_;
 };

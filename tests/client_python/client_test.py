@@ -234,7 +234,10 @@ class TlsTest(unittest.TestCase):
     def test_a_token_never_leaves_the_machine_unencrypted(self):
         with self.assertRaisesRegex(ValueError, "token: it would travel unencrypted"):
             chorus.Client("chorus.example.com:50051", token="secret")
-        for target in ("localhost:1", "127.0.0.1:1", "[::1]:1", "unix:///run/chorus.sock", "dns:///localhost:1"):
+        with self.assertRaisesRegex(ValueError, "token: it would travel unencrypted"):
+            chorus.Client("ipv4:127.0.0.1:1,192.0.2.1:2", token="secret")
+        for target in ("localhost:1", "127.0.0.1:1", "[::1]:1", "unix:///run/chorus.sock", "dns:///localhost:1",
+                       "ipv4:127.0.0.1:1,127.0.0.2:2", "ipv6:[::1]:1"):
             chorus.Client(target, token="secret").close()
 
     def test_half_a_key_pair_is_refused(self):

@@ -28,13 +28,15 @@ TEST(FlagsTest, DefaultsAreThoseOfTheStructs) {
 }
 
 TEST(FlagsTest, ReadsEqualsAndSpaceForms) {
-  const auto parsed = ParseFlags({"--model", "m", "--listen=0.0.0.0:1", "--threads", "3",
-                                  "--drain_timeout=1m30s", "--kv_cache_bytes=2MiB"});
+  const auto parsed =
+      ParseFlags({"--model", "m", "--listen=0.0.0.0:1", "--threads", "3", "--drain_timeout=1m30s",
+                  "--drain_delay=5s", "--kv_cache_bytes=2MiB"});
   ASSERT_TRUE(parsed.ok()) << parsed.status();
   EXPECT_EQ(parsed->config.model.directory, "m");
   EXPECT_EQ(parsed->config.network.listen, "0.0.0.0:1");
   EXPECT_EQ(parsed->config.model.threads, 3);
   EXPECT_EQ(parsed->config.network.drain_timeout, absl::Seconds(90));
+  EXPECT_EQ(parsed->config.network.drain_delay, absl::Seconds(5));
   EXPECT_EQ(parsed->config.model.kv_cache_bytes, 2 << 20);
 }
 
@@ -94,10 +96,59 @@ INSTANTIATE_TEST_SUITE_P(
         BadFlags{"Metrics", {"--model=m", "--metrics_listen=:x"}, "--metrics_listen"},
         BadFlags{"Level", {"--model=m", "--log_level=loud"}, "--log_level=loud"},
         BadFlags{"Format", {"--model=m", "--log_format=xml"}, "--log_format=xml"},
+        BadFlags{"DrainDelay", {"--model=m", "--drain_delay=2h"}, "--drain_delay=2h"},
+        BadFlags{"Switch", {"--model=m", "--insecure=yes"}, "true or false"},
+        BadFlags{"HalfTls", {"--model=m", "--tls_key=k"}, "--tls_certificate is missing"},
+        BadFlags{"ClientCa", {"--model=m", "--tls_client_ca=c"}, "needs TLS"},
+        BadFlags{"Public", {"--model=m", "--listen=0.0.0.0:1"}, "--token_file (or --tls_client_ca)"},
+        BadFlags{"PublicName", {"--model=m", "--listen=localhost.example:1"}, "or --insecure"},
+        BadFlags{"PublicTokens", {"--model=m", "--listen=[::]:1", "--token_file=t"}, "read along"},
+        BadFlags{"PublicTls",
+                 {"--model=m", "--listen=[::]:1", "--tls_key=k", "--tls_certificate=c"},
+                 "anyone could call"},
+        BadFlags{"Reload", {"--model=m", "--reload_interval=0s"}, "1s..24h"},
+        BadFlags{"Message", {"--model=m", "--max_message_bytes=2GiB"}, "--max_message_bytes"},
+        BadFlags{"Quota", {"--model=m", "--grpc_memory_bytes=1MiB"}, "--grpc_memory_bytes"},
+        BadFlags{"Handshake", {"--model=m", "--handshake_timeout=0s"}, "1s..8760h, or inf"},
+        BadFlags{"Health", {"--model=m", "--health_listen=x"}, "--health_listen=x"},
         BadFlags{"Drain", {"--model=m", "--drain_timeout=-1s"}, "--drain_timeout=-1s"},
         BadFlags{"Queue", {"--model=m", "--max_queued_requests=0"}, "--max_queued_requests=0"},
         BadFlags{"NoFile", {"--config=/no/such/file"}, "--config=/no/such/file"}),
     [](const auto& info) { return info.param.name; });
+
+TEST(FlagsTest, SwitchesNeedNoValueAndTakeOneFromAFile) {
+  EXPECT_FALSE(ParseFlags({"--model=m"})->config.security.insecure);
+  const auto parsed = ParseFlags({"--insecure", "--log_prompts", "--model", "m"});
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  EXPECT_TRUE(parsed->config.security.insecure);
+  EXPECT_TRUE(parsed->config.log.prompts);
+  EXPECT_EQ(parsed->config.model.directory, "m");
+  const std::string path = WriteFile("flags_test_switch.conf", "insecure=true\nlog_prompts = false\n");
+  const auto from_file = ParseFlags({"--config=" + path, "--insecure=false"});
+  ASSERT_TRUE(from_file.ok()) << from_file.status();
+  EXPECT_FALSE(from_file->config.security.insecure);
+}
+
+TEST(ConfigTest, PublicAddressesAreAllowedWithTlsAndACheckOfCallersOrIfMeant) {
+  const std::vector<std::string> tls = {"--model=m", "--listen=0.0.0.0:1", "--tls_certificate=c",
+                                        "--tls_key=k"};
+  for (const char* more : {"--token_file=t", "--tls_client_ca=a", "--insecure"}) {
+    std::vector<std::string> arguments = tls;
+    arguments.push_back(more);
+    EXPECT_TRUE(Validate(ParseFlags(arguments)->config).ok()) << more;
+  }
+  EXPECT_TRUE(Validate(ParseFlags({"--model=m", "--listen=[::]:1", "--insecure"})->config).ok());
+}
+
+TEST(ConfigTest, LoopbackIsWhatNoOtherMachineReaches) {
+  for (const char* address : {"127.0.0.1:1", "127.9.0.1:0", "localhost:80", "[::1]:5"}) {
+    EXPECT_TRUE(IsLoopback(address)) << address;
+  }
+  for (const char* address : {"0.0.0.0:1", "[::]:1", "127.example.org:1", "10.0.0.1:1", "host:1",
+                              "localhost.example:1"}) {
+    EXPECT_FALSE(IsLoopback(address)) << address;
+  }
+}
 
 TEST(FlagsTest, BadLineOfTheFileIsNamed) {
   const std::string path = WriteFile("flags_test_bad.conf", "model=m\nnonsense\n");
@@ -108,12 +159,13 @@ TEST(FlagsTest, BadLineOfTheFileIsNamed) {
 
 TEST(FlagsTest, HelpShowsEveryFlagWithItsDefaultUnderItsGroup) {
   const std::string help = HelpText();
-  for (const char* group : {"\nModel:\n", "\nNetwork:\n", "\nLimits:\n", "\nLog ("}) {
+  for (const char* group : {"\nModel:\n", "\nNetwork:\n", "\nSecurity:\n",
+                            "\nLimits of connections:\n", "\nLimits:\n", "\nLog ("}) {
     EXPECT_THAT(help, HasSubstr(group));
   }
   EXPECT_EQ(help.find('\0'), std::string::npos);
   for (const auto& [name, value] : DescribeConfig(ServerConfig())) {
-    EXPECT_THAT(help, HasSubstr("--" + name + "="));
+    EXPECT_THAT(help, testing::AnyOf(HasSubstr("--" + name + "="), HasSubstr("--" + name + "\n")));
     if (value.empty()) continue;
     EXPECT_THAT(help, HasSubstr("(default " + value + ")"));
   }

@@ -369,6 +369,21 @@ TEST(HealthTest, WatchHearsOfTheDrain) {
   EXPECT_EQ(watch.Read(), kNotServing);
 }
 
+TEST(HealthTest, DuringTheDrainDelayRequestsAreStillTakenThenRefused) {
+  TestServer test({}, [](ServerConfig* config) {
+    config->network.drain_delay = absl::Seconds(2);  // far longer than a fake answer takes
+  });
+  RawCall watch(test.channel(), "/grpc.health.v1.Health/Watch");
+  watch.Write(HealthRequest("chorus.v1.Inference"));
+  EXPECT_EQ(watch.Read(), kServing);
+  auto drained =
+      std::async(std::launch::async, [&] { return test.server().Drain(absl::Seconds(30)); });
+  EXPECT_EQ(watch.Read(), kNotServing);
+  EXPECT_TRUE(test.Ask(SimpleGenerateRequest(2)).status.ok());
+  EXPECT_TRUE(drained.get());
+  EXPECT_EQ(test.Ask(SimpleGenerateRequest(2)).status.error_code(), grpc::StatusCode::UNAVAILABLE);
+}
+
 TEST(ReflectionTest, ListsEveryService) {
   TestServer test;
   RawCall call(test.channel(), "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo");

@@ -2,11 +2,17 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import pathlib
 
 import grpc
 
+# A name with several addresses (a headless Service of Kubernetes, or "ipv4:HOST:PORT,HOST:PORT") is
+# used in turns; servers that say NOT_SERVING are left out until they serve again. Servers without
+# the health service count as serving.
+_SERVICE_CONFIG = json.dumps({"loadBalancingConfig": [{"round_robin": {}}],
+                              "healthCheckConfig": {"serviceName": "chorus.v1.Inference"}})
 # A whole answer arrives in small messages; Explain may return some hundred thousand values.
 _MAX_MESSAGE_BYTES = 256 << 20
 
@@ -38,12 +44,15 @@ def is_local(target):
     """True if nothing sent to `target` leaves this machine."""
     if target.startswith("unix:"):
         return True
-    host = _host(target)
-    return host in ("localhost", "::1") or host.startswith("127.")
+    scheme, _, addresses = target.partition(":")
+    targets = addresses.split(",") if scheme in ("ipv4", "ipv6") else [target]
+    hosts = [_host(one) for one in targets]
+    return all(host in ("localhost", "::1") or host.startswith("127.") for host in hosts)
 
 
 def channel_options(target, tls):
-    options = [("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES)]
+    options = [("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+               ("grpc.service_config", _SERVICE_CONFIG)]
     if is_local(target):
         options.append(("grpc.enable_http_proxy", 0))  # a proxy is for other machines
     if tls is not None and tls.server_name:
