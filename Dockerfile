@@ -10,7 +10,7 @@ FROM ${BASE} AS build
 # hadolint ignore=DL3008
 RUN apt-get update \
  && apt-get install -y --no-install-recommends \
-      build-essential ca-certificates ccache cmake libabsl-dev libboost-context-dev libfmt-dev libgrpc++-dev libhwy-dev \
+      build-essential ca-certificates ccache cmake libabsl-dev libfmt-dev libgrpc++-dev libhwy-dev \
       libicu-dev libpcre2-dev libprotobuf-dev libspdlog-dev libssl-dev ninja-build nlohmann-json3-dev pkg-config \
       prometheus-cpp-dev protobuf-compiler protobuf-compiler-grpc python3 python3-venv \
  && rm -rf /var/lib/apt/lists/*

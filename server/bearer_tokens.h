@@ -18,7 +18,8 @@ class BearerTokens {
 
   // `text`: one token a line; blank lines and lines that begin with # are skipped, spaces around a
   // token are not part of it. INVALID_ARGUMENT, naming the line and never the token, if a token is
-  // short, long (more than 4096 bytes) or holds a character that RFC 6750 forbids, or there is none.
+  // short, long (more than 4096 bytes) or holds a character that RFC 6750 forbids, or there is
+  // none.
   static absl::StatusOr<BearerTokens> Parse(std::string_view text);
 
   // Whether `authorization`, the value of a request's header, is "Bearer TOKEN" with one of them.

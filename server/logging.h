@@ -20,8 +20,8 @@ using LogValue = std::variant<std::string, int64_t, double>;
 using LogFields = std::vector<std::pair<std::string_view, LogValue>>;
 
 // Lines on stderr: a time, a level, an event's name and its fields, as text (`name=value`) or as
-// one JSON object a line, whatever the fields hold. Texts of prompts and answers must never be given
-// as fields, but for LogPrompt, and secrets not at all. Thread-safe.
+// one JSON object a line, whatever the fields hold. Texts of prompts and answers must never be
+// given as fields, but for LogPrompt, and secrets not at all. Thread-safe.
 class Logger {
  public:
   enum class Level { kDebug, kInfo, kWarning, kError };

@@ -22,9 +22,9 @@ struct PortPolicy {
   std::function<void(std::string_view path)> on_refused;
 };
 
-// The credentials of a port that goes by `policy`. Calls are looked at in one place for all methods,
-// those of reflection and unknown ones included, before any handler or message: what is refused
-// costs no more than its headers. Refused are
+// The credentials of a port that goes by `policy`. Calls are looked at in one place for all
+// methods, those of reflection and unknown ones included, before any handler or message: what is
+// refused costs no more than its headers. Refused are
 //   UNAUTHENTICATED   no token, or a wrong one
 //   UNIMPLEMENTED     anything but a health check on a port for these
 //

@@ -35,9 +35,10 @@ class SharedWeights;
 //   RESOURCE_EXHAUSTED  out of memory
 absl::StatusOr<std::shared_ptr<const SharedWeights>> LoadSharedWeights(const ModelOptions& options);
 
-// What LoadSharedWeights would load, without reading a weight: config.json, the headers of all weight
-// files, and name, shape and type of every tensor are looked at. num_kv_slots is 0, weight_bytes
-// what the weights take as they are stored (packing may add a little). Errors as LoadSharedWeights.
+// What LoadSharedWeights would load, without reading a weight: config.json, the headers of all
+// weight files, and name, shape and type of every tensor are looked at. num_kv_slots is 0,
+// weight_bytes what the weights take as they are stored (packing may add a little). Errors as
+// LoadSharedWeights.
 absl::StatusOr<ModelInfo> InspectModel(const ModelOptions& options);
 
 struct RunnerOptions {

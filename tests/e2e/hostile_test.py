@@ -3,7 +3,7 @@
 calls all succeed, memory stays within bounds, and file descriptors come back.
 
     .venv/bin/python tests/e2e/hostile_test.py --bin build/release/bin
-    .venv/bin/python tests/e2e/hostile_test.py --bin build/release/bin --connections=1000 --streams=20 --seconds=20 --messages=64 --flood=100000
+    .venv/bin/python tests/e2e/hostile_test.py --bin build/release/bin --connections=1000 --streams=20 --seconds=10 --messages=32 --flood=20000
 """
 import argparse
 import contextlib
