@@ -14,6 +14,7 @@
 #include "core/kernels/segment_attention.h"
 #include "core/segment/row_intervals.h"
 #include "core/segment/segment_layout.h"
+#include "tests/kernels/kernel_test_support.h"
 
 namespace chorus::device {
 namespace {
@@ -271,30 +272,14 @@ bool SameBits(const std::vector<T>& a, const std::vector<T>& b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;
 }
 
-// Every run cut in two at a random row, in reverse order: the same work.
-AttentionPlan SplitRuns(const AttentionPlan& plan, std::mt19937& random) {
-  AttentionPlan split = plan;
-  split.runs.clear();
-  for (auto run = plan.runs.rbegin(); run != plan.runs.rend(); ++run) {
-    const int32_t cut = static_cast<int32_t>(random() % (run->row_end - run->row_begin));
-    AttentionRun upper = *run, lower = *run;
-    upper.row_begin += cut;
-    upper.query_begin += cut;
-    lower.row_end = upper.row_begin;
-    split.runs.push_back(upper);
-    if (cut > 0) split.runs.push_back(lower);
-  }
-  return split;
-}
-
 TEST(DeviceAttentionTest, ARowIsTheSameBitForBitInEveryBatch) {
   std::mt19937 random(7);
   Step<BFloat16> step = RandomStep<BFloat16, 64>({6, 2}, 3, 120, 42);
   const Result all = HostStep<BFloat16, 64>(step, 1).Run();
   for (uint32_t seed = 2; seed <= 4; ++seed) {  // warps advance in another order, too
     Step<BFloat16> split = step;
-    split.own = SplitRuns(step.own, random);
-    split.fused = SplitRuns(step.fused, random);
+    split.own = test::SplitRuns(step.own, random);
+    split.fused = test::SplitRuns(step.fused, random);
     const Result again = HostStep<BFloat16, 64>(split, seed).Run();
     EXPECT_TRUE(SameBits(again.out, all.out));
     EXPECT_TRUE(SameBits(again.log_sum_exp, all.log_sum_exp));

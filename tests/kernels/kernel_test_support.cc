@@ -37,6 +37,22 @@ std::vector<float> RandomFloats(int64_t size, std::mt19937& random, float limit)
   return values;
 }
 
+AttentionPlan SplitRuns(const AttentionPlan& plan, std::mt19937& random) {
+  AttentionPlan split = plan;
+  split.runs.clear();
+  for (auto run = plan.runs.rbegin(); run != plan.runs.rend(); ++run) {
+    const int32_t cut = static_cast<int32_t>(random() % (run->row_end - run->row_begin));
+    AttentionRun upper = *run, lower = *run;
+    upper.row_begin += cut;
+    upper.query_begin += cut;
+    upper.position_begin += cut;
+    lower.row_end = upper.row_begin;
+    split.runs.push_back(upper);
+    if (cut > 0) split.runs.push_back(lower);
+  }
+  return split;
+}
+
 void RunAttentionCpu(const AttentionPlan& plan, const AttentionArgs& args, ThreadPool& pool) {
   SegmentAttentionCpu(plan, PlanCpuTiles(plan, args.shape, args.window), args, pool);
 }

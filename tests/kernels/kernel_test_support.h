@@ -35,6 +35,9 @@ struct HeadCase {
 std::string HeadCaseName(const testing::TestParamInfo<HeadCase>& info);
 AttentionShape ShapeOf(const HeadCase& test);
 
+// The plan with every run cut in two at a random row, in reverse order: the same work.
+AttentionPlan SplitRuns(const AttentionPlan& plan, std::mt19937& random);
+
 // Plans the tiles of the layer's window and runs it.
 void RunAttentionCpu(const AttentionPlan& plan, const AttentionArgs& args, ThreadPool& pool);
 

@@ -188,23 +188,6 @@ TEST_P(SegmentAttentionTest, EqualsTheReferenceOnFuzzedBatchesOnEveryTarget) {
   }
 }
 
-// The plan with every run cut in two at a random row, in reverse order: the same work.
-AttentionPlan SplitRuns(const AttentionPlan& plan, std::mt19937& random) {
-  AttentionPlan split = plan;
-  split.runs.clear();
-  for (auto run = plan.runs.rbegin(); run != plan.runs.rend(); ++run) {
-    const int32_t cut = static_cast<int32_t>(random() % (run->row_end - run->row_begin));
-    AttentionRun upper = *run, lower = *run;
-    upper.row_begin += cut;
-    upper.query_begin += cut;
-    upper.position_begin += cut;
-    lower.row_end = upper.row_begin;
-    split.runs.push_back(upper);
-    if (cut > 0) split.runs.push_back(lower);
-  }
-  return split;
-}
-
 AttentionPlan OneRun(const AttentionPlan& plan, const AttentionRun& run, int32_t row) {
   AttentionPlan alone = plan;
   AttentionRun single = run;
@@ -231,7 +214,7 @@ TEST_P(SegmentAttentionTest, ARowIsTheSameBitForBitInEveryBatch) {
       batch.window = window;
       const Result all = RunCpu(test, batch, batch.plan, one);
       for (ThreadPool* pool : {&one, &two, &four}) {
-        const Result split = RunCpu(test, batch, SplitRuns(batch.plan, random), *pool);
+        const Result split = RunCpu(test, batch, test::SplitRuns(batch.plan, random), *pool);
         ASSERT_TRUE(SameBits(split.out, all.out));
         ASSERT_TRUE(SameBits(split.log_sum_exp, all.log_sum_exp));
       }

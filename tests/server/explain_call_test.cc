@@ -14,8 +14,6 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "google/rpc/error_details.pb.h"
-#include "google/rpc/status.pb.h"
 
 #include "core/segment/segment_mask.h"
 #include "tests/engine/engine_test_support.h"
@@ -54,16 +52,6 @@ Explanation Explain(TestServer& test, const v1::ExplainRequest& request) {
   grpc::ClientContext context;
   explanation.status = test.stub().Explain(&context, request, &explanation.response);
   return explanation;
-}
-
-std::string FieldOf(const grpc::Status& status) {
-  google::rpc::Status details;
-  google::rpc::BadRequest bad;
-  if (!details.ParseFromString(status.error_details()) || details.details_size() != 1 ||
-      !details.details(0).UnpackTo(&bad) || bad.field_violations_size() != 1) {
-    return "";
-  }
-  return bad.field_violations(0).field();
 }
 
 void ExpectLayoutOf(const v1::GenerateRequest& request, const v1::ExplainResponse& response) {

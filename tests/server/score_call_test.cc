@@ -9,8 +9,6 @@
 #include <gtest/gtest.h>
 
 #include "absl/strings/str_cat.h"
-#include "google/rpc/error_details.pb.h"
-#include "google/rpc/status.pb.h"
 
 #include "tests/engine/engine_test_support.h"
 #include "tests/server/server_test_support.h"
@@ -49,16 +47,6 @@ Scored Score(TestServer& test, const v1::ScoreRequest& request) {
   grpc::ClientContext context;
   scored.status = test.stub().Score(&context, request, &scored.response);
   return scored;
-}
-
-std::string FieldOf(const grpc::Status& status) {
-  google::rpc::Status details;
-  google::rpc::BadRequest bad;
-  if (!details.ParseFromString(status.error_details()) || details.details_size() != 1 ||
-      !details.details(0).UnpackTo(&bad) || bad.field_violations_size() != 1) {
-    return "";
-  }
-  return bad.field_violations(0).field();
 }
 
 TEST(ScoreCallTest, ScoresTextsAndIdsByEveryMethod) {

@@ -7,6 +7,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "google/rpc/error_details.pb.h"
+#include "google/rpc/status.pb.h"
 
 #include "core/base/check.h"
 
@@ -149,6 +151,16 @@ v1::GenerateRequest SimpleGenerateRequest(int max_new_tokens) {
   request.mutable_stopping()->set_max_new_tokens(max_new_tokens);
   request.mutable_stopping()->set_ignore_eos(true);
   return request;
+}
+
+std::string FieldOf(const grpc::Status& status) {
+  google::rpc::Status details;
+  google::rpc::BadRequest bad;
+  if (!details.ParseFromString(status.error_details()) || details.details_size() != 1 ||
+      !details.details(0).UnpackTo(&bad) || bad.field_violations_size() != 1) {
+    return "";
+  }
+  return bad.field_violations(0).field();
 }
 
 void WaitUntil(const std::function<bool()>& condition) {

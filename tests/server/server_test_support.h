@@ -75,6 +75,9 @@ class RawCall {
 // One question with paraphrases, `max_new_tokens` tokens whatever the model says.
 v1::GenerateRequest SimpleGenerateRequest(int max_new_tokens);
 
+// The field that a refusal's BadRequest detail names; "" if it has not just one.
+std::string FieldOf(const grpc::Status& status);
+
 // Waits until `condition` holds, looking often. CTest's timeout is the only limit.
 void WaitUntil(const std::function<bool()>& condition);
 
