@@ -1,9 +1,16 @@
-# The CUDA side, where nvcc is found or CHORUS_CUDA=1 asks for it; no GPU is needed to build it.
-# Code for sm_80 and sm_90a, and PTX for what comes later.
+# The CUDA side, where a new enough nvcc is found or CHORUS_CUDA=1 asks for it; no GPU is needed to
+# build it. Code for sm_80 and sm_90a, and PTX for what comes later.
 find_program(CHORUS_NVCC nvcc HINTS /usr/local/cuda/bin)
+set(_nvcc_version 0)
+if(CHORUS_NVCC)
+  execute_process(COMMAND ${CHORUS_NVCC} --version OUTPUT_VARIABLE _nvcc_text)
+  if(_nvcc_text MATCHES "release ([0-9.]+)")
+    set(_nvcc_version ${CMAKE_MATCH_1})
+  endif()
+endif()
 if(DEFINED ENV{CHORUS_CUDA})
   set(_cuda_default $ENV{CHORUS_CUDA})
-elseif(CHORUS_NVCC AND NOT CHORUS_SANITIZE AND NOT CHORUS_FUZZ)
+elseif(_nvcc_version VERSION_GREATER_EQUAL 12.8 AND NOT CHORUS_SANITIZE AND NOT CHORUS_FUZZ)
   set(_cuda_default ON)
 else()
   set(_cuda_default OFF)
