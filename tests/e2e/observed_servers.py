@@ -1,44 +1,26 @@
 """Real chorus-servers, each in one kind of trouble that deploy/prometheus/rules.yml knows."""
 import contextlib
 import http.server
-import json
 import pathlib
 import re
 import signal
 import subprocess
-import tempfile
 import threading
-import time
-import urllib.request
+
+from server_process import ServerProcess
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DEFAULT_MODEL = ROOT / "models" / "smollm2-135m-instruct"
 TINY_MODEL = ROOT / "tests" / "golden" / "models" / "tiny_gqa"
 QUESTIONS = ROOT / "tests" / "data" / "qa.jsonl"
-START_SECONDS = 120
 
 
-class Server:
-    """chorus-server on free loopback ports; `load` sends it traffic until `close`."""
+class Server(ServerProcess):
+    """chorus-server that `load` sends traffic until `close`."""
 
     def __init__(self, bin_folder, *flags, model=DEFAULT_MODEL, niceness=0):
-        self.bin = bin_folder
-        self.folder = tempfile.TemporaryDirectory()
-        self.port_file = pathlib.Path(self.folder.name) / "ports.json"
-        self.log = open(pathlib.Path(self.folder.name) / "log", "w+")
+        super().__init__(bin_folder, model, *flags, niceness=niceness)
         self.loads = []
-        self.process = subprocess.Popen(
-            ["nice", "-n", str(niceness), bin_folder / "chorus-server", f"--model={model}", "--listen=127.0.0.1:0",
-             "--metrics_listen=127.0.0.1:0", f"--port_file={self.port_file}", *flags],
-            stdout=self.log, stderr=subprocess.STDOUT)
-
-    def wait_until_serving(self):
-        deadline = time.monotonic() + START_SECONDS
-        while not self.port_file.exists():
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                raise AssertionError(f"the server did not start:\n{pathlib.Path(self.log.name).read_text()}")
-            time.sleep(0.02)
-        self.ports = json.loads(self.port_file.read_text())
 
     def load(self, *flags):
         self.loads.append(subprocess.Popen(
@@ -51,16 +33,9 @@ class Server:
             load.kill()
             load.wait()
 
-    def page(self):
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.ports['metrics']}/metrics", timeout=10) as reply:
-            return reply.read().decode()
-
     def close(self):
         self.stop_loads()
-        self.process.kill()
-        self.process.wait()
-        self.log.close()
-        self.folder.cleanup()
+        super().close()
 
 
 class TamperedPage:

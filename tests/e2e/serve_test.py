@@ -12,10 +12,10 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import unittest
-import urllib.request
+
+from server_process import ServerProcess
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MODEL = ROOT / "models" / "smollm2-135m-instruct"
@@ -27,37 +27,11 @@ METHODS = ["attention", "logit_mean", "prob_mean", "prob_max", "logit_max", "per
 BIN = None
 
 
-class Server:
-    """chorus-server on free loopback ports, until the block ends."""
+class Server(ServerProcess):
+    """chorus-server on the default model, and the command that asks it."""
 
     def __init__(self, *flags):
-        self.flags = flags
-
-    def __enter__(self):
-        self.folder = tempfile.TemporaryDirectory()
-        port_file = pathlib.Path(self.folder.name) / "ports.json"
-        self.log = open(pathlib.Path(self.folder.name) / "log", "w+")
-        self.process = subprocess.Popen(
-            [BIN / "chorus-server", f"--model={MODEL}", "--listen=127.0.0.1:0", "--metrics_listen=127.0.0.1:0",
-             f"--port_file={port_file}", *self.flags], stdout=self.log, stderr=subprocess.STDOUT)
-        deadline = time.monotonic() + 120
-        while not port_file.exists():
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                raise AssertionError(f"the server did not start:\n{self.text()}")
-            time.sleep(0.05)
-        self.ports = json.loads(port_file.read_text())
-        return self
-
-    def __exit__(self, *_):
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-        self.log.close()
-        self.folder.cleanup()
-
-    def text(self):
-        self.log.flush()
-        return pathlib.Path(self.log.name).read_text()
+        super().__init__(BIN, MODEL, *flags)
 
     def chorus(self, *arguments, check=True):
         done = subprocess.run([BIN / "chorus", arguments[0], f"--server=127.0.0.1:{self.ports['grpc']}", *arguments[1:]],
@@ -68,11 +42,6 @@ class Server:
 
     def ask(self, *arguments):
         return [json.loads(line) for line in self.chorus("ask", *arguments, "--json").stdout.splitlines()]
-
-    def metrics(self):
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.ports['metrics']}/metrics", timeout=10) as reply:
-            lines = reply.read().decode().splitlines()
-        return {line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in lines if line and line[0] != "#"}
 
 
 def total(metrics, name):

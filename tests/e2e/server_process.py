@@ -1,4 +1,4 @@
-"""One chorus-server on loopback, for tests that start and stop several."""
+"""One chorus-server on loopback: what every test here starts its servers by."""
 import json
 import pathlib
 import signal
@@ -8,41 +8,52 @@ import time
 import urllib.request
 
 START_SECONDS = 120
+STOP_SECONDS = 60
 
 
 class ServerProcess:
-    """A chorus-server with metrics; `port` 0 takes a free one. Ends with its `with` block."""
+    """Starts at once, on `port` (0: a free one); serves once wait_until_serving returns, or the `with` block begins.
 
-    def __init__(self, binaries, model, *flags, port=0):
+    `ports` then has what the server says: grpc, metrics, health. Ends with its `with` block, or `close`.
+    """
+
+    def __init__(self, binaries, model, *flags, port=0, metrics_listen="127.0.0.1:0", niceness=0):
+        self.bin = binaries
         self._folder = tempfile.TemporaryDirectory()
         folder = pathlib.Path(self._folder.name)
-        self._log = open(folder / "log", "w+")
-        port_file = folder / "ports.json"
-        self.process = subprocess.Popen(
-            [binaries / "chorus-server", f"--model={model}", f"--listen=127.0.0.1:{port}",
-             "--metrics_listen=127.0.0.1:0", f"--port_file={port_file}", *flags],
-            stdout=self._log, stderr=subprocess.STDOUT)
+        self._log, self._port_file = folder / "log", folder / "ports.json"
+        with open(self._log, "w") as log:
+            self.process = subprocess.Popen(
+                ["nice", "-n", str(niceness), binaries / "chorus-server", f"--model={model}",
+                 f"--listen=127.0.0.1:{port}", f"--metrics_listen={metrics_listen}", f"--port_file={self._port_file}",
+                 *flags], stdout=log, stderr=subprocess.STDOUT)
+
+    def wait_until_serving(self):
         deadline = time.monotonic() + START_SECONDS
-        while not port_file.exists():
+        while not self._port_file.exists():
             if self.process.poll() is not None or time.monotonic() > deadline:
-                raise AssertionError(f"the server did not start:\n{self.log()}")
+                log = self.log_text()
+                self.close()
+                raise AssertionError(f"the server did not start:\n{log}")
             time.sleep(0.02)
-        ports = json.loads(port_file.read_text())
-        self.port, self.metrics_port = ports["grpc"], ports["metrics"]
+        self.ports = json.loads(self._port_file.read_text())
+        return self
 
-    def log(self):
-        self._log.flush()
-        return pathlib.Path(self._log.name).read_text()
+    def log_text(self):
+        return self._log.read_text()
 
-    def answered(self):
-        """Requests that ended so far, however."""
+    def page(self):
+        """The metrics page, as Prometheus reads it."""
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=10) as page:
-            lines = page.read().decode().splitlines()
-        return sum(float(line.rsplit(" ", 1)[1]) for line in lines
-                   if line.startswith("chorus_requests_finished_total{"))
+        with opener.open(f"http://127.0.0.1:{self.ports['metrics']}/metrics", timeout=10) as reply:
+            return reply.read().decode()
 
-    def terminate(self, timeout):
+    def metrics(self):
+        """{"name{labels}": value} of the metrics page."""
+        samples = (line.rsplit(" ", 1) for line in self.page().splitlines() if line and line[0] != "#")
+        return {series: float(value) for series, value in samples}
+
+    def terminate(self, timeout=STOP_SECONDS):
         """SIGTERM; the exit code, once it has drained."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout)
@@ -51,11 +62,10 @@ class ServerProcess:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
-        self._log.close()
         self._folder.cleanup()
 
     def __enter__(self):
-        return self
+        return self.wait_until_serving()
 
     def __exit__(self, *_):
         self.close()

@@ -3,8 +3,9 @@ import json
 import pathlib
 import subprocess
 import sys
-import tempfile
 import time
+
+from server_process import ServerProcess
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "client" / "python"))
@@ -12,39 +13,19 @@ sys.path.insert(0, str(ROOT / "client" / "python"))
 MODEL = ROOT / "tests" / "golden" / "models" / "tiny_mha"
 
 
-class TinyServer:
-    """Runs until the block ends. `ports`: grpc, metrics, health. Its log is JSON lines."""
+class TinyServer(ServerProcess):
+    """Without a metrics page. Its log is JSON lines; it drains when its `with` block ends."""
 
     def __init__(self, bin_folder, *flags):
-        self._command = [bin_folder / "chorus-server", f"--model={MODEL}", "--listen=127.0.0.1:0", "--metrics_listen=",
-                         "--threads=1", "--kv_cache_bytes=1MiB", "--log_format=json", *flags]
-
-    def __enter__(self):
-        self._folder = tempfile.TemporaryDirectory()
-        folder = pathlib.Path(self._folder.name)
-        port_file = folder / "ports.json"
-        self._log = folder / "log"
-        with open(self._log, "w") as log:
-            self.process = subprocess.Popen([*self._command, f"--port_file={port_file}"], stdout=log, stderr=log)
-        deadline = time.monotonic() + 120
-        while not port_file.exists():
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                raise AssertionError(f"the server did not start:\n{self.log_text()}")
-            time.sleep(0.02)
-        self.ports = json.loads(port_file.read_text())
-        return self
+        super().__init__(bin_folder, MODEL, "--threads=1", "--kv_cache_bytes=1MiB", "--log_format=json", *flags,
+                         metrics_listen="")
 
     def __exit__(self, *_):
-        self.process.terminate()
         try:
-            self.exit_code = self.process.wait(timeout=60)
+            self.terminate()
         except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.exit_code = self.process.wait()
-        self._folder.cleanup()
-
-    def log_text(self):
-        return self._log.read_text()
+            pass  # killed
+        self.close()
 
     def events(self, name):
         """The log's lines of one event. Every line must be JSON."""

@@ -95,19 +95,25 @@ def reference(target, requests):
         return [tokens_of(client.generate(request)) for request in requests]
 
 
+def answered(server):
+    """Requests that ended so far, however."""
+    return sum(value for series, value in server.metrics().items()
+               if series.startswith("chorus_requests_finished_total{"))
+
+
 def replace(servers, index, start, callers, pause):
     """Drains one server, puts a new one in its place, and waits until that answers too."""
     old = servers[index]
     began = time.monotonic()
     code = old.terminate(DRAIN_SECONDS)
     drained = time.monotonic() - began
-    log = old.log()
+    log = old.log_text()
     old.close()
     if code != 0 or '"all_finished":"yes"' not in log:
         raise AssertionError(f"server {index} ended with {code} and unfinished requests:\n{log[-2000:]}")
-    servers[index] = start(old.port)
+    servers[index] = start(old.ports["grpc"])
     deadline = time.monotonic() + DRAIN_SECONDS
-    while servers[index].answered() == 0 and not callers.problems:
+    while answered(servers[index]) == 0 and not callers.problems:
         if time.monotonic() > deadline:
             raise AssertionError(f"no caller came to the new server {index} in {DRAIN_SECONDS} s")
         time.sleep(0.05)
@@ -120,14 +126,14 @@ def rehearse(args):
 
     def start(port=0):
         return ServerProcess(args.bin, args.model, f"--threads={args.threads}", "--log_format=json",
-                             f"--drain_delay={args.drain_delay}", port=port)
+                             f"--drain_delay={args.drain_delay}", port=port).wait_until_serving()
 
     servers = []
     with contextlib.ExitStack() as stack:
         stack.callback(lambda: [server.close() for server in servers])
         servers += [start() for _ in range(NUM_SERVERS)]
-        expected = reference(f"127.0.0.1:{servers[0].port}", requests)
-        target = "ipv4:" + ",".join(f"127.0.0.1:{server.port}" for server in servers)
+        expected = reference(f"127.0.0.1:{servers[0].ports['grpc']}", requests)
+        target = "ipv4:" + ",".join(f"127.0.0.1:{server.ports['grpc']}" for server in servers)
         # Every call is made once: what the client library would ask again counts as a failure here.
         client = stack.enter_context(Client(target, retry=RetryPolicy(max_attempts=1)))
         began = time.monotonic()
@@ -140,7 +146,7 @@ def rehearse(args):
         callers.wait_for(args.requests)
         callers.stop()
         seconds = time.monotonic() - began
-        shares = [int(server.answered()) for server in servers]
+        shares = [int(answered(server)) for server in servers]
     print(f"{callers.done} requests in {seconds:.1f} s by {args.callers} callers, every call made once: "
           f"{len(callers.problems)} failed or wrong; the new servers answered {shares}")
     for problem in callers.problems[:10]:
