@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "core/kernels/cuda/attention_launch.h"
+#include "core/kernels/cuda/warp_attention.h"
 
 namespace chorus::device {
 
@@ -21,10 +22,8 @@ struct PrefillAttention {
   static constexpr int kQueryBytes = kTileQueries * kHeadDim * 2;
   static constexpr int kBlockBytes = kKeyBlock * kHeadDim * 2;
   static constexpr int kSharedBytes = kQueryBytes + kNumStages * 2 * kBlockBytes;
-  static constexpr int kSteps = kHeadDim / 16;     // mma steps along the head's dims
-  static constexpr int kKeyTiles = kKeyBlock / 8;  // columns of logits
-  static constexpr int kDimTiles = kHeadDim / 8;   // columns of values
   using Launch = AttentionLaunch<Element>;
+  using Warp = WarpAttention<Element, kHeadDim, kKeyBlock / 8>;
 
   // The block of keys that comes next.
   struct Cursor {
@@ -33,21 +32,12 @@ struct PrefillAttention {
     KeySpan at;
   };
 
-  struct Thread {
-    uint32_t q[kSteps][4];
-    float values[kDimTiles][4];
-    OnlineSoftmax softmax;
-    LastKeys last;
-  };
-
   CHORUS_DEVICE static void Run(const Launch& launch, SharedAddress shared) {
     const Tile tile = LoadGlobal(launch.tiles + BlockX());
     const int kv_head = BlockY();
     const int warp = ThreadIndex() / kWarpSize, lane = ThreadIndex() % kWarpSize;
-    Thread thread;
-    Clear(thread.values);
-    thread.softmax = {{MinusInfinity(), MinusInfinity()}, {0.0f, 0.0f}};
-    thread.last = LastKeysOf(launch, tile, warp * 16 + lane / 4);
+    Warp queries;
+    queries.Start(LastKeysOf(launch, tile, warp * 16 + lane / 4));
 
     Cursor copied = Begin(launch, tile);
     if (copied.span < tile.span_end) {
@@ -65,14 +55,17 @@ struct PrefillAttention {
       CopyAsyncWait<1>();
       SyncThreads();
       if (now.span == tile.span_begin && now.begin == now.at.begin) {
-        LoadQueries(shared, warp, lane, thread);
+        queries.LoadQueries(shared, warp * 16, lane);
       }
-      Compute(launch, now, shared, stage, lane, thread);
+      const SharedAddress keys = KeysAt(shared, stage);
+      const bool is_full = now.at.full_begin <= now.begin && now.begin < now.at.full_end;
+      queries.Add(keys, keys + kBlockBytes, /*row=*/0, now.begin, now.at.end, is_full,
+                  launch.softmax_scale * kLog2E, lane);
       SyncThreads();  // before the next copy overwrites what was read here
       now = copied;
     }
     CopyAsyncWait<0>();
-    Write(launch, tile, kv_head, warp, lane, thread);
+    Write(launch, tile, kv_head, warp, lane, queries);
   }
 
   CHORUS_DEVICE static Cursor Begin(const Launch& launch, const Tile& tile) {
@@ -103,63 +96,13 @@ struct PrefillAttention {
                                           keys + kBlockBytes);
   }
 
-  CHORUS_DEVICE static void LoadQueries(SharedAddress shared, int warp, int lane, Thread& thread) {
-#pragma unroll
-    for (int step = 0; step < kSteps; ++step) {
-      LoadMatrix4(thread.q[step], RowsFirst<kHeadDim>(shared, warp * 16, 2 * step, lane));
-    }
-  }
-
-  // One block of keys and values for the warp's queries.
-  CHORUS_DEVICE static void Compute(const Launch& launch, const Cursor& now, SharedAddress shared,
-                                    int stage, int lane, Thread& thread) {
-    const SharedAddress keys = KeysAt(shared, stage);
-    float logits[kKeyTiles][4];
-    Clear(logits);
-#pragma unroll
-    for (int step = 0; step < kSteps; ++step) {
-#pragma unroll
-      for (int j = 0; j < kKeyTiles; j += 2) {
-        uint32_t b[4];
-        LoadMatrix4(b, PiecesFirst<kHeadDim>(keys, 8 * j, 2 * step, lane));
-        Mma<Element>(logits[j], thread.q[step], b[0], b[1]);
-        Mma<Element>(logits[j + 1], thread.q[step], b[2], b[3]);
-      }
-    }
-    const bool is_full = now.at.full_begin <= now.begin && now.begin < now.at.full_end;
-    if (!is_full) HideKeys(logits, thread.last, now.begin, now.at.end, lane);
-    float corrections[2];
-    UpdateSoftmax(logits, launch.softmax_scale * kLog2E, thread.softmax, corrections);
-    Rescale(thread.values, corrections);
-    AddValues(logits, keys + kBlockBytes, lane, thread);
-  }
-
-  // values += weights V. The weights' columns are the keys: two of C's tiles are one A operand.
-  CHORUS_DEVICE static void AddValues(const float (&weights)[kKeyTiles][4], SharedAddress values,
-                                      int lane, Thread& thread) {
-#pragma unroll
-    for (int j = 0; j < kKeyTiles; j += 2) {
-      const uint32_t a[4] = {PackPair<Element>(weights[j][0], weights[j][1]),
-                             PackPair<Element>(weights[j][2], weights[j][3]),
-                             PackPair<Element>(weights[j + 1][0], weights[j + 1][1]),
-                             PackPair<Element>(weights[j + 1][2], weights[j + 1][3])};
-#pragma unroll
-      for (int d = 0; d < kDimTiles; d += 2) {
-        uint32_t b[4];
-        LoadMatrix4Transposed(b, RowsFirst<kHeadDim>(values, 8 * j, d, lane));
-        Mma<Element>(thread.values[d], a, b[0], b[1]);
-        Mma<Element>(thread.values[d + 1], a, b[2], b[3]);
-      }
-    }
-  }
-
   CHORUS_DEVICE static void Write(const Launch& launch, const Tile& tile, int kv_head, int warp,
-                                  int lane, const Thread& thread) {
+                                  int lane, const Warp& queries) {
     const int heads = launch.heads_per_kv_head;
     const int num_queries = (tile.row_end - tile.row_begin) * heads;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const float sum = SumOfQuad(thread.softmax.sum[half]);
+      const float sum = SumOfQuad(queries.softmax.sum[half]);
       const int query = warp * 16 + lane / 4 + half * 8;
       if (query >= num_queries) continue;
       const float factor = sum > 0.0f ? 1.0f / sum : 0.0f;
@@ -167,12 +110,12 @@ struct PrefillAttention {
       const int64_t row_head = row * launch.num_heads + kv_head * heads + query % heads;
       Element* out = launch.out + row_head * kHeadDim + 2 * (lane & 3);
 #pragma unroll
-      for (int d = 0; d < kDimTiles; ++d) {
-        StoreGlobalPair(out + 8 * d, PackPair<Element>(thread.values[d][2 * half] * factor,
-                                                       thread.values[d][2 * half + 1] * factor));
+      for (int d = 0; d < Warp::kDimTiles; ++d) {
+        StoreGlobalPair(out + 8 * d, PackPair<Element>(queries.values[d][2 * half] * factor,
+                                                       queries.values[d][2 * half + 1] * factor));
       }
       if (launch.log_sum_exp != nullptr && (lane & 3) == 0) {
-        const float log_sum = (thread.softmax.max[half] + Log2(sum)) * kLn2;
+        const float log_sum = (queries.softmax.max[half] + Log2(sum)) * kLn2;
         StoreGlobal(launch.log_sum_exp + row_head, sum > 0.0f ? log_sum : MinusInfinity());
       }
     }

@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "core/kernels/cuda/attention_launch.h"
+#include "core/kernels/cuda/warp_attention.h"
 
 namespace chorus::device {
 
@@ -21,22 +22,13 @@ struct SpanAttention {
   static constexpr int kQueryBytes = kSpanQueries * kHeadDim * 2;
   static constexpr int kBlockBytes = kKeyBlock * kHeadDim * 2;
   static constexpr int kSharedBytes = kQueryBytes + kNumStages * 2 * kBlockBytes;
-  static constexpr int kSteps = kHeadDim / 16;
-  static constexpr int kKeyTiles = kKeyBlock / kWarps / 8;  // of one warp
-  static constexpr int kDimTiles = kHeadDim / 8;
+  static constexpr int kWarpKeys = kKeyBlock / kWarps;  // of every block
   // The warps' states, merged at the end, where queries and blocks were: padded rows of floats.
   static constexpr int kStateRow = kHeadDim + 8;
   static constexpr int kStateFloats = kSpanQueries * (kStateRow + 2);
   static_assert(kWarps * kStateFloats * 4 <= kSharedBytes);
-  static_assert(kKeyTiles == 2);
   using Launch = AttentionLaunch<Element>;
-
-  struct Thread {
-    uint32_t q[kSteps][4];
-    float values[kDimTiles][4];
-    OnlineSoftmax softmax;
-    LastKeys last;
-  };
+  using Warp = WarpAttention<Element, kHeadDim, kWarpKeys / 8>;
 
   CHORUS_DEVICE static void Run(const Launch& launch, SharedAddress shared) {
     const KeySpan span = LoadGlobal(launch.spans + BlockX());
@@ -46,10 +38,8 @@ struct SpanAttention {
     if (span.is_scaled != 0) {
       scale_log2 /= LoadGlobal(&launch.scalings[tile.scaling].temperature);
     }
-    Thread thread;
-    Clear(thread.values);
-    thread.softmax = {{MinusInfinity(), MinusInfinity()}, {0.0f, 0.0f}};
-    thread.last = LastKeysOf(launch, tile, lane / 4);
+    Warp queries;
+    queries.Start(LastKeysOf(launch, tile, lane / 4));
 
     CopyQueries<Element, kHeadDim, kThreads>(launch, tile, BlockY(), kSpanQueries, shared);
     CopyBlock(launch, tile, span, span.begin, shared, 0);
@@ -62,12 +52,15 @@ struct SpanAttention {
       CopyAsyncCommit();
       CopyAsyncWait<1>();
       SyncThreads();
-      if (begin == span.begin) LoadQueries(shared, lane, thread);
-      Compute(span, begin, scale_log2, KeysAt(shared, stage), warp, lane, thread);
+      if (begin == span.begin) queries.LoadQueries(shared, /*row=*/0, lane);
+      const SharedAddress keys = KeysAt(shared, stage);
+      const bool is_full = span.full_begin <= begin && begin < span.full_end;
+      queries.Add(keys, keys + kBlockBytes, warp * kWarpKeys, begin + warp * kWarpKeys, span.end,
+                  is_full, scale_log2, lane);
       SyncThreads();
     }
     CopyAsyncWait<0>();
-    StoreState(shared + warp * kStateFloats * 4, lane, thread);
+    StoreState(shared + warp * kStateFloats * 4, lane, queries);
     SyncThreads();
     MergeWarps(launch, tile, shared);
   }
@@ -83,61 +76,22 @@ struct SpanAttention {
                                           keys + kBlockBytes);
   }
 
-  CHORUS_DEVICE static void LoadQueries(SharedAddress shared, int lane, Thread& thread) {
-#pragma unroll
-    for (int step = 0; step < kSteps; ++step) {
-      LoadMatrix4(thread.q[step], RowsFirst<kHeadDim>(shared, 0, 2 * step, lane));
-    }
-  }
-
-  // The warp's 16 keys of the block at `begin`.
-  CHORUS_DEVICE static void Compute(const KeySpan& span, int begin, float scale_log2,
-                                    SharedAddress keys, int warp, int lane, Thread& thread) {
-    const int first = warp * 16;
-    float logits[kKeyTiles][4];
-    Clear(logits);
-#pragma unroll
-    for (int step = 0; step < kSteps; ++step) {
-      uint32_t b[4];
-      LoadMatrix4(b, PiecesFirst<kHeadDim>(keys, first, 2 * step, lane));
-      Mma<Element>(logits[0], thread.q[step], b[0], b[1]);
-      Mma<Element>(logits[1], thread.q[step], b[2], b[3]);
-    }
-    const bool is_full = span.full_begin <= begin && begin < span.full_end;
-    if (!is_full) HideKeys(logits, thread.last, begin + first, span.end, lane);
-    float corrections[2];
-    UpdateSoftmax(logits, scale_log2, thread.softmax, corrections);
-    Rescale(thread.values, corrections);
-    const uint32_t weights[4] = {PackPair<Element>(logits[0][0], logits[0][1]),
-                                 PackPair<Element>(logits[0][2], logits[0][3]),
-                                 PackPair<Element>(logits[1][0], logits[1][1]),
-                                 PackPair<Element>(logits[1][2], logits[1][3])};
-    const SharedAddress values = keys + kBlockBytes;
-#pragma unroll
-    for (int d = 0; d < kDimTiles; d += 2) {
-      uint32_t b[4];
-      LoadMatrix4Transposed(b, RowsFirst<kHeadDim>(values, first, d, lane));
-      Mma<Element>(thread.values[d], weights, b[0], b[1]);
-      Mma<Element>(thread.values[d + 1], weights, b[2], b[3]);
-    }
-  }
-
   // [kSpanQueries][kStateRow] values, then [kSpanQueries] of max and of sum.
-  CHORUS_DEVICE static void StoreState(SharedAddress to, int lane, const Thread& thread) {
+  CHORUS_DEVICE static void StoreState(SharedAddress to, int lane, const Warp& queries) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int query = lane / 4 + 8 * half;
-      const float sum = SumOfQuad(thread.softmax.sum[half]);
+      const float sum = SumOfQuad(queries.softmax.sum[half]);
       const SharedAddress row = to + query * kStateRow * 4;
 #pragma unroll
-      for (int d = 0; d < kDimTiles; ++d) {
+      for (int d = 0; d < Warp::kDimTiles; ++d) {
         const SharedAddress at = row + (8 * d + 2 * (lane & 3)) * 4;
-        StoreShared(at, thread.values[d][2 * half]);
-        StoreShared(at + 4, thread.values[d][2 * half + 1]);
+        StoreShared(at, queries.values[d][2 * half]);
+        StoreShared(at + 4, queries.values[d][2 * half + 1]);
       }
       if ((lane & 3) == 0) {
         const SharedAddress state = to + (kSpanQueries * kStateRow + query) * 4;
-        StoreShared(state, thread.softmax.max[half]);
+        StoreShared(state, queries.softmax.max[half]);
         StoreShared(state + kSpanQueries * 4, sum);
       }
     }
