@@ -30,6 +30,11 @@ absl::Time DeadlineOf(const grpc::CallbackServerContext& context) {
   return absl::FromChrono(deadline);
 }
 
+// Adds the trailers of a request to its call, which must not have finished.
+std::function<void(const FinishSummary&)> PhaseTrailersOf(grpc::CallbackServerContext* context) {
+  return [context](const FinishSummary& summary) { AddPhaseTrailers(summary, context); };
+}
+
 }  // namespace
 
 InferenceService::InferenceService(const Dependencies& dependencies)
@@ -49,9 +54,7 @@ grpc::ServerWriteReactor<v1::GenerateResponse>* InferenceService::Generate(
   options.tokenizer = dependencies_.tokenizer;
   options.max_buffered_events = dependencies_.stream_buffer_events;
   options.on_end = LogEnds("Generate", context);
-  options.add_trailers = [context](const FinishSummary& summary) {
-    AddPhaseTrailers(summary, context);
-  };
+  options.add_trailers = PhaseTrailersOf(context);
   options.on_done = OpenStream();
   const std::shared_ptr<TokenStream> stream = TokenStream::Create(std::move(options));
   ParseAndSubmit(*request, DeadlineOf(*context), stream);
@@ -67,9 +70,7 @@ grpc::ServerUnaryReactor* InferenceService::Explain(grpc::CallbackServerContext*
   options.request = request;
   options.response = response;
   options.on_end = LogEnds("Explain", context);
-  options.add_trailers = [context](const FinishSummary& summary) {
-    AddPhaseTrailers(summary, context);
-  };
+  options.add_trailers = PhaseTrailersOf(context);
   options.on_done = OpenStream();
   const std::shared_ptr<ExplainCall> call = ExplainCall::Create(std::move(options));
   ParseAndSubmit(request->request(), DeadlineOf(*context), call);
@@ -82,9 +83,7 @@ grpc::ServerUnaryReactor* InferenceService::Score(grpc::CallbackServerContext* c
   ScoreCall::Options options;
   options.response = response;
   options.on_end = LogEnds("Score", context);
-  options.add_trailers = [context](const FinishSummary& summary) {
-    AddPhaseTrailers(summary, context);
-  };
+  options.add_trailers = PhaseTrailersOf(context);
   options.on_done = OpenStream();
   const std::shared_ptr<ScoreCall> call = ScoreCall::Create(std::move(options));
   ParseAndSubmit(*request, DeadlineOf(*context), call);
