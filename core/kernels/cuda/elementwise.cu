@@ -10,13 +10,13 @@ using device::Float16;
 
 // Calls start(Element()) for the element of `type`.
 template <class StartOf>
-cudaError_t WithType(CudaType type, const StartOf& start) {
-  return type == CudaType::kBFloat16 ? start(BFloat16()) : start(Float16());
+cudaError_t WithType(DeviceType type, const StartOf& start) {
+  return type == DeviceType::kBFloat16 ? start(BFloat16()) : start(Float16());
 }
 
 }  // namespace
 
-cudaError_t LaunchAddRmsNorm(CudaType type, float* residual, const void* delta, const float* weight,
+cudaError_t LaunchAddRmsNorm(DeviceType type, float* residual, const void* delta, const float* weight,
                              int32_t num_rows, int32_t size, float epsilon, void* out,
                              cudaStream_t stream) {
   return WithType(type, [&](auto element) {
@@ -29,7 +29,7 @@ cudaError_t LaunchAddRmsNorm(CudaType type, float* residual, const void* delta, 
   });
 }
 
-cudaError_t LaunchRopeAndWriteKv(CudaType type, const CudaRopeArgs& args, cudaStream_t stream) {
+cudaError_t LaunchRopeAndWriteKv(DeviceType type, const DeviceRopeArgs& args, cudaStream_t stream) {
   return WithType(type, [&](auto element) {
     using Element = decltype(element);
     using Kernel = device::RopeAndWriteKvKernel<Element>;
@@ -48,7 +48,7 @@ cudaError_t LaunchRopeAndWriteKv(CudaType type, const CudaRopeArgs& args, cudaSt
   });
 }
 
-cudaError_t LaunchMoveKv(CudaType type, const CudaRopeArgs& rope, const KvMove* moves,
+cudaError_t LaunchMoveKv(DeviceType type, const DeviceRopeArgs& rope, const KvMove* moves,
                          int32_t num_moves, cudaStream_t stream) {
   return WithType(type, [&](auto element) {
     using Element = decltype(element);
@@ -64,7 +64,7 @@ cudaError_t LaunchMoveKv(CudaType type, const CudaRopeArgs& rope, const KvMove* 
   });
 }
 
-cudaError_t LaunchSiluMultiply(CudaType type, const void* gate_up, int32_t num_rows, int32_t size,
+cudaError_t LaunchSiluMultiply(DeviceType type, const void* gate_up, int32_t num_rows, int32_t size,
                                void* out, cudaStream_t stream) {
   return WithType(type, [&](auto element) {
     using Element = decltype(element);

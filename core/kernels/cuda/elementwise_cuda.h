@@ -4,8 +4,7 @@
 
 #include <cuda_runtime_api.h>
 
-#include "core/kernels/cuda/segment_attention_cuda.h"
-#include "core/segment/attention_plan.h"
+#include "core/kernels/cuda/device_args.h"
 
 namespace chorus {
 
@@ -15,32 +14,20 @@ namespace chorus {
 // residual += delta (not if null), then out = residual / sqrt(mean(residual^2) + epsilon) * weight,
 // row by row. residual [num_rows, size] float32; delta, out [num_rows, size]; weight [size]
 // float32; `size` even.
-cudaError_t LaunchAddRmsNorm(CudaType type, float* residual, const void* delta, const float* weight,
+cudaError_t LaunchAddRmsNorm(DeviceType type, float* residual, const void* delta, const float* weight,
                              int32_t num_rows, int32_t size, float epsilon, void* out,
                              cudaStream_t stream);
 
-// As RopeArgs; head_dim a multiple of 4.
-struct CudaRopeArgs {
-  AttentionShape shape;
-  const void* qkv = nullptr;           // [num_rows, (num_heads + 2 num_kv_heads) * head_dim]
-  const int32_t* positions = nullptr;  // [num_rows]
-  const int32_t* slots = nullptr;      // [num_rows]
-  int32_t num_rows = 0;
-  const float* cosine = nullptr;  // [max_positions, head_dim / 2]
-  const float* sine = nullptr;    // like cosine
-  void* q_out = nullptr;          // [num_rows, num_heads, head_dim]
-  void* k = nullptr;              // [num_slots, num_kv_heads, head_dim]
-  void* v = nullptr;              // like k
-};
-cudaError_t LaunchRopeAndWriteKv(CudaType type, const CudaRopeArgs& args, cudaStream_t stream);
+// Rotates q and k and writes keys and values into their slots.
+cudaError_t LaunchRopeAndWriteKv(DeviceType type, const DeviceRopeArgs& args, cudaStream_t stream);
 
 // As MoveKvArgs; of `rope` shape, cosine, sine, k and v are read.
-cudaError_t LaunchMoveKv(CudaType type, const CudaRopeArgs& rope, const KvMove* moves,
+cudaError_t LaunchMoveKv(DeviceType type, const DeviceRopeArgs& rope, const KvMove* moves,
                          int32_t num_moves, cudaStream_t stream);
 
 // out[r, i] = silu(gate_up[r, i]) * gate_up[r, size + i]; gate_up [num_rows, 2 * size]; `size`
 // even.
-cudaError_t LaunchSiluMultiply(CudaType type, const void* gate_up, int32_t num_rows, int32_t size,
+cudaError_t LaunchSiluMultiply(DeviceType type, const void* gate_up, int32_t num_rows, int32_t size,
                                void* out, cudaStream_t stream);
 
 }  // namespace chorus

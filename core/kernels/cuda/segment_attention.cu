@@ -15,7 +15,7 @@ constexpr int32_t kFusedSpanKeys = 512;
 constexpr int32_t kOwnSpanKeys = 1 << 20;  // rows of segments are not split
 
 template <class Element, int kHeadDim>
-cudaError_t LaunchAll(const CudaAttentionArgs& args, cudaStream_t stream) {
+cudaError_t LaunchAll(const DeviceAttentionArgs& args, cudaStream_t stream) {
   const int64_t num_states =
       int64_t{args.fused.num_spans} * args.shape.num_kv_heads * device::kSpanQueries;
   AttentionLaunch<Element> launch;
@@ -48,7 +48,7 @@ cudaError_t LaunchAll(const CudaAttentionArgs& args, cudaStream_t stream) {
 }
 
 template <class Element>
-cudaError_t LaunchOfType(const CudaAttentionArgs& args, cudaStream_t stream) {
+cudaError_t LaunchOfType(const DeviceAttentionArgs& args, cudaStream_t stream) {
   return args.shape.head_dim == 64 ? LaunchAll<Element, 64>(args, stream)
                                    : LaunchAll<Element, 128>(args, stream);
 }
@@ -71,12 +71,12 @@ TileShape CudaFusedTileShape(const AttentionShape& shape) {
   return {device::kSpanQueries / HeadsPerKvHead(shape), device::kKeyBlock, kFusedSpanKeys};
 }
 
-int64_t CudaWorkspaceFloats(const AttentionShape& shape, int32_t num_spans) {
+int64_t AttentionWorkspaceFloats(const AttentionShape& shape, int32_t num_spans) {
   return int64_t{num_spans} * shape.num_kv_heads * device::kSpanQueries * (shape.head_dim + 2);
 }
 
-cudaError_t LaunchSegmentAttention(const CudaAttentionArgs& args, cudaStream_t stream) {
-  return args.type == CudaType::kBFloat16 ? LaunchOfType<device::BFloat16>(args, stream)
+cudaError_t LaunchSegmentAttention(const DeviceAttentionArgs& args, cudaStream_t stream) {
+  return args.type == DeviceType::kBFloat16 ? LaunchOfType<device::BFloat16>(args, stream)
                                           : LaunchOfType<device::Float16>(args, stream);
 }
 

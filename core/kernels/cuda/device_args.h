@@ -1,0 +1,53 @@
+#pragma once
+
+#include <cstdint>
+
+#include "core/kernels/segment_attention.h"
+#include "core/kernels/tile_plan.h"
+#include "core/segment/attention_plan.h"
+
+// What the device kernels are given: pointers to device memory, arrays beginning at multiples of 16
+// bytes. Without any header of CUDA, so that code for a simulated device includes it too.
+namespace chorus {
+
+enum class DeviceType { kBFloat16, kFloat16 };  // of activations, weights, keys and values
+
+// The tiles of one step on the device, made by PlanTiles.
+struct DeviceTiles {
+  const Tile* tiles = nullptr;
+  int32_t num_tiles = 0;
+  const KeySpan* spans = nullptr;
+  int32_t num_spans = 0;
+};
+
+// One layer's attention over a ragged batch. Every row of the step is in `own` or in `fused`.
+struct DeviceAttentionArgs {
+  DeviceType type = DeviceType::kBFloat16;
+  AttentionShape shape;
+  const void* q = nullptr;  // [num_rows, num_heads, head_dim], RoPE applied
+  const void* k = nullptr;  // [num_slots, num_kv_heads, head_dim]; holds the step's own rows too
+  const void* v = nullptr;  // like k
+  void* out = nullptr;      // [num_rows, num_heads, head_dim]
+  float* log_sum_exp = nullptr;  // [num_rows, num_heads] natural log, or null
+  const int32_t* slot_table = nullptr;
+  const SegmentScaling* scalings = nullptr;
+  DeviceTiles own;             // rows of prefixes and segments
+  DeviceTiles fused;           // rows that see everything: suffix and generated
+  float* workspace = nullptr;  // AttentionWorkspaceFloats of them, for the spans of `fused`
+};
+
+// As RopeArgs; head_dim a multiple of 4.
+struct DeviceRopeArgs {
+  AttentionShape shape;
+  const void* qkv = nullptr;           // [num_rows, (num_heads + 2 num_kv_heads) * head_dim]
+  const int32_t* positions = nullptr;  // [num_rows]
+  const int32_t* slots = nullptr;      // [num_rows]
+  int32_t num_rows = 0;
+  const float* cosine = nullptr;  // [max_positions, head_dim / 2]
+  const float* sine = nullptr;    // like cosine
+  void* q_out = nullptr;          // [num_rows, num_heads, head_dim]
+  void* k = nullptr;              // [num_slots, num_kv_heads, head_dim]
+  void* v = nullptr;              // like k
+};
+
+}  // namespace chorus
