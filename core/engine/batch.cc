@@ -291,9 +291,19 @@ std::vector<RunningRequest*> Batch::ReadyRequests() const {
   return ready;
 }
 
+RunningRequest* Batch::TakeAlone() {
+  for (const auto& request : running_) {
+    if (!request->paused_since.has_value() && alone_.erase(request.get()) > 0) return request.get();
+  }
+  alone_.clear();  // the others have ended, were parked, or wait for their readers
+  return nullptr;
+}
+
 // False if every running request is paused.
 bool Batch::RunStep() {
-  const std::vector<RunningRequest*> ready = ReadyRequests();
+  RunningRequest* const alone = TakeAlone();
+  const std::vector<RunningRequest*> ready =
+      alone != nullptr ? std::vector<RunningRequest*>{alone} : ReadyRequests();
   if (ready.empty()) return false;
   ++num_steps_;
   const std::vector<StepWork> works = scheduler_.PlanStep(ready);
@@ -313,6 +323,8 @@ bool Batch::RunStep() {
   absl::flat_hash_map<const RunningRequest*, absl::Status> errors;
   if (result.ok()) {
     errors = DeliverAll(works, *std::move(result));
+  } else if (absl::IsResourceExhausted(result.status()) && requests.size() > 1) {
+    alone_.insert(requests.begin(), requests.end());  // nothing is lost: the step was not taken
   } else {
     for (RunningRequest* request : requests) errors[request] = StepError(result.status());
   }

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
@@ -112,6 +113,8 @@ class Batch {
   bool RunStep();
   // Those of running_ that take part in the next step.
   std::vector<RunningRequest*> ReadyRequests() const;
+  // The most urgent of alone_ that runs still, and takes it off; null if none is left.
+  RunningRequest* TakeAlone();
   // Returns the requests of which a choice failed.
   absl::flat_hash_map<const RunningRequest*, absl::Status> DeliverAll(
       absl::Span<const StepWork> works, StepResult result);
@@ -138,6 +141,9 @@ class Batch {
   Requests parked_;   // most urgent first; started, preempted, without KV space
   // The next one to be admitted, taken from the queue and not yet started; or null.
   std::unique_ptr<RunningRequest> next_;
+  // Those of a step that ran out of memory, until each has had the next step to itself: what one of
+  // them wants too much ends that one only. Compared with running_, never dereferenced.
+  absl::flat_hash_set<const RunningRequest*> alone_;
   int64_t num_steps_ = 0;
   double best_rows_per_second_ = 0.0;  // of any step so far
   int64_t num_evictions_reported_ = 0;

@@ -372,6 +372,39 @@ TEST(EngineTest, FailedChoiceEndsItsRequestWithItsOwnStatus) {
   ExpectNoSlotLeaked(test);
 }
 
+// A step of many runs out of memory because of one of them: that one ends, the others say what they
+// would have said.
+TEST(EngineTest, StepOutOfMemoryCostsOneRequest) {
+  static constexpr int32_t kLargeToken = 299;
+  FakeModelOptions model;
+  const auto gate = GateOf(&model);
+  model.before_step = [hook = model.before_step](const StepPlan& plan, int64_t step) {
+    const absl::Status status = hook(plan, step);
+    const std::vector<int32_t>& ids = plan.token_ids;
+    return std::find(ids.begin(), ids.end(), kLargeToken) == ids.end()
+               ? status
+               : absl::ResourceExhaustedError("out of memory");
+  };
+  TestEngine test(model);
+  const auto first = test.Submit(SimpleRequest(FusionMethod::kAttention, 8));
+  gate->AwaitArrivals(1);
+  Request large = SimpleRequest(FusionMethod::kAttention, 8);
+  large.prompts.front().front() = kLargeToken;
+  const auto failed = test.Submit(large);
+  const auto other = test.Submit(SimpleRequest(FusionMethod::kLogitMean, 8));
+  gate->OpenForGood();
+  for (const auto& sink : {first, failed, other}) sink->Await();
+  EXPECT_EQ(failed->status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_TRUE(first->status().ok()) << first->status();
+  EXPECT_TRUE(other->status().ok()) << other->status();
+  TestEngine alone;
+  EXPECT_EQ(first->StreamedIds(),
+            alone.Run(SimpleRequest(FusionMethod::kAttention, 8))->StreamedIds());
+  EXPECT_EQ(other->StreamedIds(),
+            alone.Run(SimpleRequest(FusionMethod::kLogitMean, 8))->StreamedIds());
+  ExpectNoSlotLeaked(test);
+}
+
 TEST(EngineTest, RefusesOptionsThatCannotWork) {
   std::vector<std::unique_ptr<ModelRunner>> none;
   CountingObserver observer;
