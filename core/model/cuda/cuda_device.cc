@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <utility>
 
 #include <ATen/Context.h>
 #include <c10/cuda/CUDACachingAllocator.h>
@@ -87,33 +88,39 @@ absl::Status NoDeviceStatus(cudaError_t error) {
 
 }  // namespace
 
-absl::StatusOr<int32_t> CountCudaDevices() {
+absl::StatusOr<std::vector<CudaDeviceInfo>> ListCudaDevices() {
   int num_devices = 0;
   const cudaError_t error = cudaGetDeviceCount(&num_devices);
   if (error != cudaSuccess) return NoDeviceStatus(error);
   if (num_devices == 0) return NoDeviceStatus(cudaErrorNoDevice);
-  return num_devices;
+  std::vector<CudaDeviceInfo> infos;
+  for (int index = 0; index < num_devices; ++index) {
+    cudaDeviceProp properties = {};
+    CHORUS_RETURN_IF_ERROR(
+        CudaStatus(cudaGetDeviceProperties(&properties, index), "cudaGetDeviceProperties"));
+    CudaDeviceInfo info = {.model = properties.name,
+                           .total_bytes = static_cast<int64_t>(properties.totalGlobalMem)};
+    if (properties.major < kMinComputeMajor) {
+      info.problem = absl::StrCat("a ", info.model, " has compute capability ", properties.major,
+                                  ".", properties.minor, ": 8.0 or later is needed (A100, H100)");
+    }
+    infos.push_back(std::move(info));
+  }
+  return infos;
 }
 
 absl::StatusOr<std::unique_ptr<CudaDevice>> CudaDevice::Create(int32_t device_index) {
-  CHORUS_ASSIGN_OR_RETURN(const int32_t num_devices, CountCudaDevices());
+  CHORUS_ASSIGN_OR_RETURN(const std::vector<CudaDeviceInfo> infos, ListCudaDevices());
+  const auto num_devices = static_cast<int32_t>(infos.size());
   if (device_index < 0 || device_index >= num_devices) {
     return absl::OutOfRangeError(absl::StrCat("there is no cuda:", device_index,
-                                              ": this machine has cuda:0 to cuda:",
-                                              num_devices - 1));
+                                              ": the last one is cuda:", num_devices - 1));
   }
-  cudaDeviceProp properties = {};
-  CHORUS_RETURN_IF_ERROR(
-      CudaStatus(cudaGetDeviceProperties(&properties, device_index), "cudaGetDeviceProperties"));
-  if (properties.major < kMinComputeMajor) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        "cuda:", device_index, " is a ", properties.name, " of compute capability ",
-        properties.major, ".", properties.minor, ": 8.0 or later is needed (A100, H100)"));
-  }
+  const std::string& problem = infos[static_cast<size_t>(device_index)].problem;
+  if (!problem.empty()) return absl::FailedPreconditionError(problem);
   return WithDevice(device_index, [&]() -> absl::StatusOr<std::unique_ptr<CudaDevice>> {
     at::globalContext().lazyInitDevice(c10::DeviceType::CUDA);  // the allocator among others
-    return std::unique_ptr<CudaDevice>(new CudaDevice(
-        device_index, properties.name, static_cast<int64_t>(properties.totalGlobalMem)));
+    return std::unique_ptr<CudaDevice>(new CudaDevice(device_index));
   });
 }
 

@@ -184,10 +184,9 @@ bool LinearAlgorithms::TakeNext(const LinearShape& shape) {
   const auto found = choices_.find(shape);
   CHECK(found != choices_.end());
   Choice& choice = found->second;
-  if (choice.taken + 1 >= choice.candidates.size()) return false;
-  ++choice.taken;
   choice.max_rows.clear();
-  return true;
+  choice.taken = (choice.taken + 1) % choice.candidates.size();
+  return choice.taken != 0;
 }
 
 absl::StatusOr<std::unique_ptr<CudaLinear>> CudaLinear::Create(LinearAlgorithms* algorithms,

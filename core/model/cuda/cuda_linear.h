@@ -48,7 +48,8 @@ class LinearAlgorithms {
   absl::StatusOr<LinearPlan> Plan(cublasLtHandle_t handle, const LinearShape& shape,
                                   int32_t num_rows);
 
-  // Gives up the shape's algorithm for the next best. False if there is none, and nothing changes.
+  // Gives up the shape's algorithm for the next best. False if there is none: the best is then in
+  // use again.
   // REQUIRES: Plan was called for the shape. No graph may hold the algorithm.
   bool TakeNext(const LinearShape& shape);
 
