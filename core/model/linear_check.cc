@@ -17,16 +17,16 @@ constexpr int32_t kRowCounts[] = {300, 100, 64, 17, 2, 1};
 constexpr int64_t kMaxOutputBytes = 64 << 20;
 constexpr uint32_t kSeed = 20;
 
-// Numbers of 1 to 2 or -1 to -2, of random mantissas: sums of them are rounded at every addition, so
+// Numbers of magnitudes 1/128 to 2 with random mantissas: sums of their products are rounded, so
 // another order gives other bits.
 std::vector<uint16_t> RandomRows(DeviceType type, int64_t num_values) {
-  const uint16_t one = type == DeviceType::kBFloat16 ? 0x3f80 : 0x3c00;
-  const uint16_t mantissa = type == DeviceType::kBFloat16 ? 0x007f : 0x03ff;
-  constexpr uint16_t kSign = 0x8000;
+  const uint16_t smallest = type == DeviceType::kBFloat16 ? 0x3c00 : 0x2000;
+  // Sign, the last three bits of the exponent, mantissa.
+  const uint16_t random_bits = type == DeviceType::kBFloat16 ? 0x83ff : 0x9fff;
   std::mt19937 random(kSeed);
   std::vector<uint16_t> values(static_cast<size_t>(num_values));
   for (uint16_t& value : values) {
-    value = static_cast<uint16_t>(one | (random() & (mantissa | kSign)));
+    value = static_cast<uint16_t>(smallest | (random() & random_bits));
   }
   return values;
 }
