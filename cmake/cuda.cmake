@@ -1,6 +1,7 @@
 # The CUDA side, where a new enough nvcc is found or CHORUS_CUDA=1 asks for it; no GPU is needed to
 # build it. Code for sm_80 and sm_90a, and PTX for what comes later.
-find_program(CHORUS_NVCC nvcc HINTS /usr/local/cuda/bin)
+# nvcc of the system, or of the PyPI packages in scripts/requirements-cuda.txt.
+find_program(CHORUS_NVCC nvcc HINTS /usr/local/cuda/bin ${_site}/nvidia/cu13/bin)
 set(_nvcc_version 0)
 if(CHORUS_NVCC)
   execute_process(COMMAND ${CHORUS_NVCC} --version OUTPUT_VARIABLE _nvcc_text)
@@ -25,6 +26,12 @@ if(CHORUS_CUDA)
   set(CMAKE_CUDA_ARCHITECTURES 80-real 90a-real 90-virtual)
   if(CHORUS_CCACHE)
     set(CMAKE_CUDA_COMPILER_LAUNCHER ${CHORUS_CCACHE})
+  endif()
+  # The PyPI packages have lib where nvcc looks into lib64.
+  get_filename_component(_toolkit ${CHORUS_NVCC} DIRECTORY)
+  get_filename_component(_toolkit ${_toolkit} DIRECTORY)
+  if(EXISTS ${_toolkit}/lib AND NOT EXISTS ${_toolkit}/lib64)
+    set(CMAKE_CUDA_FLAGS "${CMAKE_CUDA_FLAGS} -L${_toolkit}/lib")
   endif()
   set(CMAKE_CUDA_STANDARD 17)
   enable_language(CUDA)
