@@ -16,8 +16,8 @@ absl::Status LoadError(const std::string& path) {
   const char* const error = dlerror();
   return absl::FailedPreconditionError(absl::StrCat(
       "cannot load ", path, ": ", error == nullptr ? "unknown error" : error,
-      ": LibTorch's CUDA libraries belong beside it (pip install torch==2.11.0, with its "
-      "dependencies; CHORUS_CUDA=1 scripts/setup.sh does that), or use the image chorus:cuda"));
+      "; install LibTorch's CUDA libraries (CHORUS_CUDA=1 scripts/setup.sh, or pip install "
+      "torch==2.11.0 with its dependencies), or use the image chorus:cuda"));
 }
 
 }  // namespace

@@ -12,7 +12,7 @@
 #include "core/engine/model_runner.h"
 #include "core/engine/request.h"
 #include "core/engine/step_plan.h"
-#include "core/model/torch_model_runner.h"
+#include "core/model/model_options.h"
 
 // The CUDA side is a shared library, libchorus_cuda.so, that is opened only where a GPU is asked
 // for: a CPU server does not load LibTorch's CUDA libraries, which take seconds and gigabytes.
