@@ -1,5 +1,7 @@
 #include "core/kernels/cuda/cuda_kernels.h"
 
+#include <string>
+
 #include "absl/strings/str_cat.h"
 
 #include "core/base/status_macros.h"
@@ -20,8 +22,11 @@ absl::Status Start(int32_t device_index, const char* kernel, const Launch& launc
 
 absl::Status CudaStatus(cudaError_t error, const char* what) {
   if (error == cudaSuccess) return absl::OkStatus();
-  return absl::InternalError(absl::StrCat(what, " failed: ", cudaGetErrorName(error), ", ",
-                                          cudaGetErrorString(error)));
+  cudaGetLastError();
+  const std::string text = absl::StrCat(what, " failed: ", cudaGetErrorName(error), ", ",
+                                        cudaGetErrorString(error));
+  return error == cudaErrorMemoryAllocation ? absl::ResourceExhaustedError(text)
+                                            : absl::InternalError(text);
 }
 
 bool CudaKernels::TakesShape(const AttentionShape& shape) const {

@@ -18,7 +18,7 @@
 namespace chorus {
 namespace {
 
-constexpr int kMinComputeMajor = 8;  // the kernels use mma and cp.async of sm_80
+constexpr int kMinComputeMajor = 8;  // the kernels use mma and cp.async as sm_80 has them
 
 // Runs `body` with the device current. No exception of torch leaves; memory that is not to be had
 // is RESOURCE_EXHAUSTED, everything else INTERNAL.

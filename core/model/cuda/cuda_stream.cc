@@ -31,14 +31,9 @@ class CudaGraph : public DeviceGraph {
 
 absl::StatusOr<std::unique_ptr<PinnedMemory>> PinnedMemory::Allocate(int64_t num_bytes) {
   void* data = nullptr;
-  const cudaError_t error =
-      cudaHostAlloc(&data, static_cast<size_t>(num_bytes), cudaHostAllocDefault);
-  if (error == cudaErrorMemoryAllocation) {
-    cudaGetLastError();  // it would stand as the error of the next kernel
-    return absl::ResourceExhaustedError(
-        absl::StrCat("out of page-locked host memory: ", num_bytes, " bytes were wanted"));
-  }
-  CHORUS_RETURN_IF_ERROR(CudaStatus(error, "cudaHostAlloc"));
+  CHORUS_RETURN_IF_ERROR(
+      CudaStatus(cudaHostAlloc(&data, static_cast<size_t>(num_bytes), cudaHostAllocDefault),
+                 "allocating page-locked host memory"));
   return std::unique_ptr<PinnedMemory>(new PinnedMemory(static_cast<char*>(data)));
 }
 
@@ -141,6 +136,7 @@ absl::Status CudaStream::Upload(void* to, const void* from, int64_t num_bytes) {
 absl::Status CudaStream::Download(void* to, const void* from, int64_t num_bytes) {
   CHORUS_RETURN_IF_ERROR(CheckNotRecording("a download"));
   CHORUS_RETURN_IF_ERROR(MakeCurrent());
+  if (num_bytes == 0) return Wait();
   auto* target = static_cast<char*>(to);
   const auto* source = static_cast<const char*>(from);
   for (int64_t first = 0; first < num_bytes; first += kDownloadBytes) {
@@ -176,16 +172,11 @@ absl::StatusOr<std::unique_ptr<DeviceGraph>> CudaStream::EndRecording() {
   is_recording_ = false;
   CHORUS_RETURN_IF_ERROR(MakeCurrent());
   cudaGraph_t recorded = nullptr;
-  const cudaError_t ended = cudaStreamEndCapture(stream_, &recorded);
-  if (ended != cudaSuccess) cudaGetLastError();
-  CHORUS_RETURN_IF_ERROR(CudaStatus(ended, "cudaStreamEndCapture"));
+  CHORUS_RETURN_IF_ERROR(
+      CudaStatus(cudaStreamEndCapture(stream_, &recorded), "cudaStreamEndCapture"));
   cudaGraphExec_t graph = nullptr;
   const cudaError_t instantiated = cudaGraphInstantiate(&graph, recorded, 0);
   cudaGraphDestroy(recorded);
-  if (instantiated == cudaErrorMemoryAllocation) {
-    cudaGetLastError();
-    return absl::ResourceExhaustedError("out of device memory for a graph of recorded work");
-  }
   CHORUS_RETURN_IF_ERROR(CudaStatus(instantiated, "cudaGraphInstantiate"));
   return std::make_unique<CudaGraph>(graph);
 }
