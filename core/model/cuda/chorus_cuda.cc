@@ -64,11 +64,14 @@ absl::StatusOr<std::vector<std::string>> SettleAlgorithms(
   std::vector<std::string> warnings;
   CHORUS_ASSIGN_OR_RETURN(const auto stream, device.CreateStream());
   for (const DeviceLinearArgs& product : products) {
-    bool is_settled = false;
+    absl::StatusOr<bool> is_settled = false;
     do {
-      CHORUS_ASSIGN_OR_RETURN(is_settled, HasRowInvariantBits(device, *stream, product));
-    } while (!is_settled && device.linear_algorithms().TakeNext(ShapeOf(product)));
-    if (is_settled) continue;
+      is_settled = HasRowInvariantBits(device, *stream, product);
+      if (absl::IsResourceExhausted(is_settled.status())) return is_settled.status();
+    } while (!is_settled.value_or(false) &&
+             device.linear_algorithms().TakeNext(ShapeOf(product)));
+    CHORUS_RETURN_IF_ERROR(is_settled.status());
+    if (*is_settled) continue;
     warnings.push_back(absl::StrCat(
         "no algorithm of cuBLASLt for the matrix product of ", product.out_size, " by ",
         product.in_size, " on ", device.name(),

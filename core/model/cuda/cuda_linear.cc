@@ -184,6 +184,7 @@ bool LinearAlgorithms::TakeNext(const LinearShape& shape) {
   const auto found = choices_.find(shape);
   CHECK(found != choices_.end());
   Choice& choice = found->second;
+  if (choice.candidates.empty()) return false;
   choice.max_rows.clear();
   choice.taken = (choice.taken + 1) % choice.candidates.size();
   return choice.taken != 0;
