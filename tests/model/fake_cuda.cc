@@ -92,9 +92,7 @@ using chorus::fake_cuda::Queue;
 
 extern "C" {
 
-cudaError_t cudaSetDevice(int device) {
-  return device == 0 ? cudaSuccess : cudaErrorInvalidDevice;
-}
+cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : cudaErrorInvalidDevice; }
 cudaError_t cudaGetLastError() { return cudaSuccess; }
 const char* cudaGetErrorName(cudaError_t) { return "cudaErrorName"; }
 const char* cudaGetErrorString(cudaError_t) { return "its text"; }
@@ -171,7 +169,7 @@ cublasStatus_t cublasLtMatmulDescInit_internal(cublasLtMatmulDesc_t product, siz
                                                cublasComputeType_t compute, cudaDataType_t scale) {
   product->data[0] = CUBLAS_OP_N;
   return compute == CUBLAS_COMPUTE_32F && scale == CUDA_R_32F ? CUBLAS_STATUS_SUCCESS
-                                                             : CUBLAS_STATUS_INVALID_VALUE;
+                                                              : CUBLAS_STATUS_INVALID_VALUE;
 }
 cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t product,
                                               cublasLtMatmulDescAttributes_t attribute,

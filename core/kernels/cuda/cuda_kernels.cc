@@ -23,8 +23,8 @@ absl::Status Start(int32_t device_index, const char* kernel, const Launch& launc
 absl::Status CudaStatus(cudaError_t error, const char* what) {
   if (error == cudaSuccess) return absl::OkStatus();
   cudaGetLastError();
-  const std::string text = absl::StrCat(what, " failed: ", cudaGetErrorName(error), ", ",
-                                        cudaGetErrorString(error));
+  const std::string text =
+      absl::StrCat(what, " failed: ", cudaGetErrorName(error), ", ", cudaGetErrorString(error));
   return error == cudaErrorMemoryAllocation ? absl::ResourceExhaustedError(text)
                                             : absl::InternalError(text);
 }
@@ -72,9 +72,8 @@ absl::Status CudaKernels::MoveKv(DeviceType type, const DeviceRopeArgs& rope, co
 
 absl::Status CudaKernels::SiluMultiply(DeviceType type, const void* gate_up, int32_t num_rows,
                                        int32_t size, void* out) {
-  return Start(device_index_, "the kernel of SwiGLU", [&] {
-    return LaunchSiluMultiply(type, gate_up, num_rows, size, out, stream_);
-  });
+  return Start(device_index_, "the kernel of SwiGLU",
+               [&] { return LaunchSiluMultiply(type, gate_up, num_rows, size, out, stream_); });
 }
 
 }  // namespace chorus
