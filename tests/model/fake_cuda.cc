@@ -11,6 +11,7 @@
 
 #include "core/kernels/bfloat16.h"
 #include "core/kernels/cuda/elementwise_cuda.h"
+#include "core/kernels/cuda/row_kernels_cuda.h"
 #include "core/kernels/cuda/segment_attention_cuda.h"
 
 namespace chorus {
@@ -72,6 +73,16 @@ int64_t AttentionWorkspaceFloats(const AttentionShape&, int32_t) { return 0; }
 cudaError_t LaunchSegmentAttention(const DeviceAttentionArgs&, cudaStream_t) { return cudaSuccess; }
 cudaError_t LaunchAddRmsNorm(DeviceType, float*, const void*, const float*, int32_t, int32_t, float,
                              void*, cudaStream_t) {
+  return cudaSuccess;
+}
+cudaError_t LaunchEmbed(DeviceType, const void*, const int32_t*, int32_t, int32_t, float*,
+                        cudaStream_t) {
+  return cudaSuccess;
+}
+cudaError_t LaunchAddBias(DeviceType, void*, const float*, int32_t, int32_t, cudaStream_t) {
+  return cudaSuccess;
+}
+cudaError_t LaunchGatherRows(const void*, const int32_t*, int32_t, int32_t, void*, cudaStream_t) {
   return cudaSuccess;
 }
 cudaError_t LaunchRopeAndWriteKv(DeviceType, const DeviceRopeArgs&, cudaStream_t) {

@@ -6,6 +6,7 @@
 
 #include "core/base/status_macros.h"
 #include "core/kernels/cuda/elementwise_cuda.h"
+#include "core/kernels/cuda/row_kernels_cuda.h"
 #include "core/kernels/cuda/segment_attention_cuda.h"
 
 namespace chorus {
@@ -49,6 +50,25 @@ int64_t CudaKernels::AttentionWorkspaceFloats(const AttentionShape& shape,
 absl::Status CudaKernels::SegmentAttention(const DeviceAttentionArgs& args) {
   return Start(device_index_, "the kernel of segment attention",
                [&] { return LaunchSegmentAttention(args, stream_); });
+}
+
+absl::Status CudaKernels::Embed(DeviceType type, const void* table, const int32_t* token_ids,
+                                int32_t num_rows, int32_t size, float* residual) {
+  return Start(device_index_, "the kernel of embedding", [&] {
+    return LaunchEmbed(type, table, token_ids, num_rows, size, residual, stream_);
+  });
+}
+
+absl::Status CudaKernels::AddBias(DeviceType type, void* x, const float* bias, int32_t num_rows,
+                                  int32_t size) {
+  return Start(device_index_, "the kernel that adds a bias",
+               [&] { return LaunchAddBias(type, x, bias, num_rows, size, stream_); });
+}
+
+absl::Status CudaKernels::GatherRows(const void* from, const int32_t* rows, int32_t num_rows,
+                                     int32_t row_bytes, void* to) {
+  return Start(device_index_, "the kernel that gathers rows",
+               [&] { return LaunchGatherRows(from, rows, num_rows, row_bytes, to, stream_); });
 }
 
 absl::Status CudaKernels::AddRmsNorm(DeviceType type, float* residual, const void* delta,

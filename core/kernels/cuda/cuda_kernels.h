@@ -26,6 +26,12 @@ class CudaKernels : public DeviceKernels {
   TileShape FusedTileShape(const AttentionShape& shape) const override;
   int64_t AttentionWorkspaceFloats(const AttentionShape& shape, int32_t num_spans) const override;
   absl::Status SegmentAttention(const DeviceAttentionArgs& args) override;
+  absl::Status Embed(DeviceType type, const void* table, const int32_t* token_ids, int32_t num_rows,
+                     int32_t size, float* residual) override;
+  absl::Status AddBias(DeviceType type, void* x, const float* bias, int32_t num_rows,
+                       int32_t size) override;
+  absl::Status GatherRows(const void* from, const int32_t* rows, int32_t num_rows,
+                          int32_t row_bytes, void* to) override;
   absl::Status AddRmsNorm(DeviceType type, float* residual, const void* delta, const float* weight,
                           int32_t num_rows, int32_t size, float epsilon, void* out) override;
   absl::Status RopeAndWriteKv(DeviceType type, const DeviceRopeArgs& args) override;
