@@ -26,6 +26,17 @@ class DeviceKernels {
                                            int32_t num_spans) const = 0;
   virtual absl::Status SegmentAttention(const DeviceAttentionArgs& args) = 0;
 
+  // residual[r, :] = table[token_ids[r], :]; table [*, size]; residual [num_rows, size] float32;
+  // `size` even.
+  virtual absl::Status Embed(DeviceType type, const void* table, const int32_t* token_ids,
+                             int32_t num_rows, int32_t size, float* residual) = 0;
+  // x[r, :] += bias; x [num_rows, size]; bias [size] float32; `size` even.
+  virtual absl::Status AddBias(DeviceType type, void* x, const float* bias, int32_t num_rows,
+                               int32_t size) = 0;
+  // to[i, :] = from[rows[i], :], rows of `row_bytes`, a multiple of 4; `to` is apart from `from`.
+  virtual absl::Status GatherRows(const void* from, const int32_t* rows, int32_t num_rows,
+                                  int32_t row_bytes, void* to) = 0;
+
   // residual += delta (not if null), then out = residual / sqrt(mean(residual^2) + epsilon) *
   // weight, row by row. residual [num_rows, size]; delta, out [num_rows, size]; weight [size]
   // float32; `size` even.
