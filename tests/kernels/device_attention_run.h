@@ -88,13 +88,17 @@ class HostAttention {
   explicit HostAttention(const DeviceBatch<Element>& batch, uint32_t seed = 1)
       : batch_(batch),
         seed_(seed),
-        out(batch.q.size(), Element{0xFFFF}),
-        log_sum_exp(int64_t{batch.num_rows()} * batch.shape.num_heads, std::nanf("")) {}
+        out_(batch.q.size(), Element{0xFFFF}),
+        log_sum_exp_(int64_t{batch.num_rows()} * batch.shape.num_heads, std::nanf("")) {}
+
+  const std::vector<Element>& out() const { return out_; }
+  const std::vector<float>& log_sum_exp() const { return log_sum_exp_; }
+  const std::vector<float>& logits() const { return logits_; }  // of the rows that are looked at
 
   // From here on the kernels give the logits of these rows.
   void GiveLogits(const ProbePlan& probes) {
     logit_offsets_ = probes.logit_offsets;
-    logits.assign(probes.num_logits, std::nanf(""));
+    logits_.assign(probes.num_logits, std::nanf(""));
   }
 
   void RunPlain(const TilePlan& tiles, bool has_outputs = true) {
@@ -129,32 +133,24 @@ class HostAttention {
     launch.spans = tiles.spans.data();
     launch.slot_table = batch_.plan.slot_table.data();
     launch.scalings = batch_.plan.scalings.data();
-    launch.out = has_outputs ? out.data() : nullptr;
-    launch.log_sum_exp = has_outputs ? log_sum_exp.data() : nullptr;
+    launch.out = has_outputs ? out_.data() : nullptr;
+    launch.log_sum_exp = has_outputs ? log_sum_exp_.data() : nullptr;
     launch.num_heads = batch_.shape.num_heads;
     launch.num_kv_heads = batch_.shape.num_kv_heads;
     launch.heads_per_kv_head = batch_.shape.num_heads / batch_.shape.num_kv_heads;
     launch.softmax_scale = batch_.shape.softmax_scale;
     launch.head_dim = batch_.shape.head_dim;
-    launch.logits = logits.data();
+    launch.logits = logits_.data();
     launch.logit_offsets = logit_offsets_.empty() ? nullptr : logit_offsets_.data();
     launch.span_values = values_.data();
     launch.span_max = max_.data();
     launch.span_sum = sum_.data();
-    const HostArray arrays[] = {ReadOnly(batch_.q),
-                                ReadOnly(batch_.k),
-                                ReadOnly(batch_.v),
-                                ReadOnly(tiles.tiles),
-                                ReadOnly(tiles.spans),
-                                ReadOnly(batch_.plan.slot_table),
-                                Writable(out),
-                                Writable(log_sum_exp),
-                                ReadOnly(batch_.plan.scalings),
-                                Writable(values_),
-                                Writable(max_),
-                                Writable(sum_),
-                                ReadOnly(logit_offsets_),
-                                Writable(logits)};
+    const HostArray arrays[] = {
+        ReadOnly(batch_.q),       ReadOnly(batch_.k),     ReadOnly(batch_.v),
+        ReadOnly(tiles.tiles),    ReadOnly(tiles.spans),  ReadOnly(batch_.plan.slot_table),
+        Writable(out_),           Writable(log_sum_exp_), ReadOnly(batch_.plan.scalings),
+        Writable(values_),        Writable(max_),         Writable(sum_),
+        ReadOnly(logit_offsets_), Writable(logits_)};
     const HostLaunch host = {.grid_x = grid_x,
                              .grid_y = grid_y,
                              .num_threads = Kernel::kThreads,
@@ -167,13 +163,11 @@ class HostAttention {
 
   const DeviceBatch<Element>& batch_;
   const uint32_t seed_;
+  std::vector<Element> out_;
+  std::vector<float> log_sum_exp_;
   std::vector<int64_t> logit_offsets_;
-  std::vector<float> values_, max_, sum_;
-
- public:
-  std::vector<Element> out;
-  std::vector<float> log_sum_exp;
-  std::vector<float> logits;  // of the rows that are looked at
+  std::vector<float> logits_;
+  std::vector<float> values_, max_, sum_;  // of spans
 };
 
 }  // namespace chorus::device

@@ -63,10 +63,10 @@ class HostProbes {
   HostProbes(const ProbePlan& plan, const std::vector<SegmentScaling>& scalings, int32_t num_heads)
       : plan_(plan), scalings_(scalings), num_heads_(num_heads) {
     const float nan = std::nanf("");
-    found.mass_sums.assign(int64_t{plan.num_units} * num_heads, nan);
-    found.mean_mass.assign(plan.num_units, nan);
-    found.mass.assign(plan.num_chosen, nan);
-    found.mean_logits.assign(plan.num_chosen, nan);
+    found_.mass_sums.assign(int64_t{plan.num_units} * num_heads, nan);
+    found_.mean_mass.assign(plan.num_units, nan);
+    found_.mass.assign(plan.num_chosen, nan);
+    found_.mean_logits.assign(plan.num_chosen, nan);
   }
 
   void Reduce(const std::vector<float>& logits, int32_t layer) {
@@ -74,7 +74,7 @@ class HostProbes {
   }
   void Mean() { Launch<MeanProbes>({}, 0, 1); }
 
-  Found found;
+  const Found& found() const { return found_; }
 
  private:
   template <class Kernel>
@@ -88,10 +88,10 @@ class HostProbes {
     launch.head_order = plan_.head_order.data();
     launch.scalings = scalings_.data();
     launch.logits = logits.data();
-    launch.mass_sums = found.mass_sums.data();
-    launch.mean_mass = found.mean_mass.data();
-    launch.mass = found.mass.data();
-    launch.mean_logits = found.mean_logits.data();
+    launch.mass_sums = found_.mass_sums.data();
+    launch.mean_mass = found_.mean_mass.data();
+    launch.mass = found_.mass.data();
+    launch.mean_logits = found_.mean_logits.data();
     launch.num_heads = num_heads_;
     launch.is_first_layer = layer == 0 ? 1 : 0;
     launch.mean_factor = 1.0f / static_cast<float>(kNumLayers * num_heads_);
@@ -102,10 +102,10 @@ class HostProbes {
                                 ReadOnly(plan_.head_order),
                                 ReadOnly(scalings_),
                                 ReadOnly(logits),
-                                Writable(found.mass_sums),
-                                Writable(found.mean_mass),
-                                Writable(found.mass),
-                                Writable(found.mean_logits)};
+                                Writable(found_.mass_sums),
+                                Writable(found_.mean_mass),
+                                Writable(found_.mass),
+                                Writable(found_.mean_logits)};
     const HostLaunch host = {.grid_x = num_probes,
                              .grid_y = grid_y,
                              .num_threads = Kernel::kThreads,
@@ -118,6 +118,7 @@ class HostProbes {
   const ProbePlan& plan_;
   const std::vector<SegmentScaling>& scalings_;
   const int32_t num_heads_;
+  Found found_;
 };
 
 // A logit is a sum of head_dim products of |q| <= 3 and |k| <= 1 over sqrt(head_dim), so it is off
@@ -178,7 +179,7 @@ Found Reduce(const ProbePlan& plan, const std::vector<SegmentScaling>& scalings,
   HostProbes host(plan, scalings, num_heads);
   for (int32_t layer = 0; layer < kNumLayers; ++layer) host.Reduce(logits, layer);
   host.Mean();
-  return host.found;
+  return host.found();
 }
 
 ProbedModel ModelOf(int32_t num_heads, int32_t num_rows) {
@@ -200,10 +201,10 @@ TEST(DeviceProbesTest, OfThePlainKernelEqualTheReferenceAndChangeNoOutput) {
     plain.RunPlain(tiles);
     probed.GiveLogits(plan);
     probed.RunPlain(tiles);
-    EXPECT_TRUE(SameBits(probed.out, plain.out));
-    EXPECT_TRUE(SameBits(probed.log_sum_exp, plain.log_sum_exp));
+    EXPECT_TRUE(SameBits(probed.out(), plain.out()));
+    EXPECT_TRUE(SameBits(probed.log_sum_exp(), plain.log_sum_exp()));
     ExpectFound(batch, window, probes, plan,
-                Reduce(plan, batch.plan.scalings, shape.num_heads, probed.logits));
+                Reduce(plan, batch.plan.scalings, shape.num_heads, probed.logits()));
   }
 }
 
@@ -223,9 +224,10 @@ void ExpectFastKernelsAreProbed(int32_t num_heads, int32_t num_kv_heads, uint32_
   probed.template RunFused<kHeadDim>(batch.plan);
   probed.RunPlain(PlanProbedOwnRows(batch.plan, probes.probes, {}, kPlainTileShape),
                   /*has_outputs=*/false);
-  EXPECT_TRUE(SameBits(probed.out, plain.out));
-  EXPECT_TRUE(SameBits(probed.log_sum_exp, plain.log_sum_exp));
-  ExpectFound(batch, {}, probes, plan, Reduce(plan, batch.plan.scalings, num_heads, probed.logits));
+  EXPECT_TRUE(SameBits(probed.out(), plain.out()));
+  EXPECT_TRUE(SameBits(probed.log_sum_exp(), plain.log_sum_exp()));
+  ExpectFound(batch, {}, probes, plan,
+              Reduce(plan, batch.plan.scalings, num_heads, probed.logits()));
 }
 
 TEST(DeviceProbesTest, OfTheFastKernelsEqualTheReferenceAndChangeNoOutput) {
@@ -249,11 +251,8 @@ TEST(DeviceProbesTest, AreTheSameBitForBitInEveryBatch) {
     host.GiveLogits(probe_plan);
     host.RunFused<64>(plan);
     host.RunPlain(PlanProbedOwnRows(plan, probes.probes, {}, kPlainTileShape), false);
-    const Found found = Reduce(probe_plan, plan.scalings, shape.num_heads, host.logits);
-    if (round == 0) {
-      first = found;
-      continue;
-    }
+    const Found found = Reduce(probe_plan, plan.scalings, shape.num_heads, host.logits());
+    if (round == 0) first = found;
     EXPECT_TRUE(SameBits(found.mean_mass, first.mean_mass));
     EXPECT_TRUE(SameBits(found.mass, first.mass));
     EXPECT_TRUE(SameBits(found.mean_logits, first.mean_logits));
@@ -277,17 +276,17 @@ TEST(DeviceProbesTest, LayersAddUpInTheMeanAndStandByThemselvesWhereAskedFor) {
   host.Reduce({0, 0, 0, 5 + ln2, 5, 5}, 2);
   host.Mean();
   const float eps = 64 * test::kEpsilon;
-  EXPECT_NEAR(host.found.mean_mass[0], (3 * 2.0 / 3 + 3.0 / 4 + 2.0 / 3 + 2.0 / 4) / 6, eps);
-  EXPECT_NEAR(host.found.mean_mass[1], (3 * 1.0 / 3 + 1.0 / 4 + 1.0 / 3 + 1.0 / 2) / 6, eps);
-  ASSERT_EQ(host.found.mass.size(), 4u);
-  EXPECT_NEAR(host.found.mass[0], 0.75f, eps);
-  EXPECT_NEAR(host.found.mass[1], 0.25f, eps);
-  EXPECT_NEAR(host.found.mass[2], 0.5f, eps);
-  EXPECT_NEAR(host.found.mass[3], 0.5f, eps);
-  EXPECT_NEAR(host.found.mean_logits[0], ln2 / 2, eps);
-  EXPECT_NEAR(host.found.mean_logits[1], 0.0f, eps);
-  EXPECT_NEAR(host.found.mean_logits[2], 5.0f, 5 * eps);
-  EXPECT_NEAR(host.found.mean_logits[3], 5.0f + ln2, 6 * eps);
+  EXPECT_NEAR(host.found().mean_mass[0], (3 * 2.0 / 3 + 3.0 / 4 + 2.0 / 3 + 2.0 / 4) / 6, eps);
+  EXPECT_NEAR(host.found().mean_mass[1], (3 * 1.0 / 3 + 1.0 / 4 + 1.0 / 3 + 1.0 / 2) / 6, eps);
+  ASSERT_EQ(host.found().mass.size(), 4u);
+  EXPECT_NEAR(host.found().mass[0], 0.75f, eps);
+  EXPECT_NEAR(host.found().mass[1], 0.25f, eps);
+  EXPECT_NEAR(host.found().mass[2], 0.5f, eps);
+  EXPECT_NEAR(host.found().mass[3], 0.5f, eps);
+  EXPECT_NEAR(host.found().mean_logits[0], ln2 / 2, eps);
+  EXPECT_NEAR(host.found().mean_logits[1], 0.0f, eps);
+  EXPECT_NEAR(host.found().mean_logits[2], 5.0f, 5 * eps);
+  EXPECT_NEAR(host.found().mean_logits[3], 5.0f + ln2, 6 * eps);
 }
 
 }  // namespace

@@ -25,13 +25,13 @@ void ExpectEqualsReference(const AttentionShape& shape, const AttentionWindow& w
   HostAttention<Element> host(batch, seed);
   host.RunPlain(PlanTiles(batch.plan, window, kPlainTileShape));
   for (size_t i = 0; i < out.size(); ++i) {
-    ASSERT_NEAR(ToFloat(host.out[i]), out[i], OutputTolerance<Element>()) << "output " << i;
+    ASSERT_NEAR(ToFloat(host.out()[i]), out[i], OutputTolerance<Element>()) << "output " << i;
   }
   for (size_t i = 0; i < log_sum_exp.size(); ++i) {
     if (log_sum_exp[i] == -std::numeric_limits<float>::infinity()) {
-      ASSERT_EQ(host.log_sum_exp[i], log_sum_exp[i]) << "log-sum-exp " << i;
+      ASSERT_EQ(host.log_sum_exp()[i], log_sum_exp[i]) << "log-sum-exp " << i;
     } else {
-      ASSERT_NEAR(host.log_sum_exp[i], log_sum_exp[i], 1e-4f) << "log-sum-exp " << i;
+      ASSERT_NEAR(host.log_sum_exp()[i], log_sum_exp[i], 1e-4f) << "log-sum-exp " << i;
     }
   }
 }
@@ -58,8 +58,8 @@ TEST(PlainAttentionTest, ARowIsTheSameBitForBitInEveryBatch) {
     all.RunPlain(PlanTiles(batch.plan, window, kPlainTileShape));
     HostAttention<BFloat16> again(batch, /*seed=*/2);
     again.RunPlain(PlanTiles(test::SplitRuns(batch.plan, random), window, kPlainTileShape));
-    EXPECT_TRUE(SameBits(again.out, all.out));
-    EXPECT_TRUE(SameBits(again.log_sum_exp, all.log_sum_exp));
+    EXPECT_TRUE(SameBits(again.out(), all.out()));
+    EXPECT_TRUE(SameBits(again.log_sum_exp(), all.log_sum_exp()));
   }
 }
 
@@ -68,8 +68,8 @@ TEST(PlainAttentionTest, ARowWithoutKeysIsZeroWithMinusInfinity) {
   batch.plan.intervals.assign(batch.plan.intervals.size(), {});
   HostAttention<Float16> host(batch);
   host.RunPlain(PlanTiles(batch.plan, {}, kPlainTileShape));
-  for (Float16 value : host.out) EXPECT_EQ(ToFloat(value), 0.0f);
-  for (float value : host.log_sum_exp) EXPECT_EQ(value, -std::numeric_limits<float>::infinity());
+  for (Float16 value : host.out()) EXPECT_EQ(ToFloat(value), 0.0f);
+  for (float value : host.log_sum_exp()) EXPECT_EQ(value, -std::numeric_limits<float>::infinity());
 }
 
 TEST(PlainAttentionTest, ATileWithoutRowsIsPadding) {
@@ -78,7 +78,7 @@ TEST(PlainAttentionTest, ATileWithoutRowsIsPadding) {
   TilePlan tiles;
   tiles.tiles.resize(3);
   host.RunPlain(tiles);
-  for (Float16 value : host.out) EXPECT_EQ(value.bits, 0xFFFF);
+  for (Float16 value : host.out()) EXPECT_EQ(value.bits, 0xFFFF);
 }
 
 }  // namespace

@@ -11,6 +11,9 @@ namespace chorus {
 
 // The functions of elementwise.h on a device: activations of `type`, everything else float32; all
 // arrays in device memory, at multiples of 16 bytes. Each starts one kernel on `stream`.
+//
+// Rows that only fill up a captured graph are rows as others: token 0, position 0, and a slot that
+// no row reads. Moves that fill it up go from and to that slot.
 
 // residual += delta (not if null), then out = residual / sqrt(mean(residual^2) + epsilon) * weight,
 // row by row. residual [num_rows, size] float32; delta, out [num_rows, size]; weight [size]
