@@ -194,8 +194,13 @@ CHORUS_DEVICE uint32_t AddShared32(SharedAddress to, uint32_t value) {
   asm volatile("atom.shared.add.u32 %0, [%1], %2;" : "=r"(before) : "r"(to), "r"(value) : "memory");
   return before;
 }
+// 64-bit adds to shared memory are loops of compare and swap; two 32-bit ones and the carry give
+// the same sum, in whatever order they come.
 CHORUS_DEVICE void AddShared64(SharedAddress to, uint64_t value) {
-  asm volatile("red.shared.add.u64 [%0], %1;" ::"r"(to), "l"(value) : "memory");
+  const uint32_t low = static_cast<uint32_t>(value);
+  const uint32_t carry = AddShared32(to, low) > ~low ? 1 : 0;
+  const uint32_t high = static_cast<uint32_t>(value >> 32) + carry;
+  if (high != 0) AddShared32(to + 4, high);
 }
 
 CHORUS_DEVICE uint32_t FloatBits(float value) { return __float_as_uint(value); }
