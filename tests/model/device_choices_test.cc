@@ -2,9 +2,11 @@
 // end, against the CPU's CombineLogits, SampleToken, Disagreement and AppendLogprobs.
 #include "core/model/device_choices.h"
 
+#include <limits>
 #include <random>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "gtest/gtest.h"
 
 #include "tests/kernels/device_sampling_support.h"
@@ -38,6 +40,30 @@ TEST(DeviceChoicesTest, PackedChoicesComeOutAsTheCpuChooses) {
     }
   }
   EXPECT_LE(num_near, num_choices / 10);
+}
+
+TEST(DeviceChoicesTest, FailuresHaveTheStatusOfTheCpu) {
+  const float infinity = std::numeric_limits<float>::infinity();
+  const StepLogits logits = {{0, 1}, 3, {1.0f, 3e38f, 2.0f, 1.0f, infinity, 2.0f}};
+  std::vector<OwnedChoice> owned(4);
+  for (OwnedChoice& each : owned) {
+    each.choice.rows = {0};
+    each.choice.targets = {2};
+    each.choice.target_rows = {0, 1};
+  }
+  owned[0].sampling.allowed_token_ids = {7};    // of another vocabulary
+  owned[1].sampling.logit_bias = {{1, 3e38f}};  // no longer finite
+  owned[2].choice.rows = {1};
+  std::vector<TokenChoice> choices;
+  for (const OwnedChoice& each : owned) choices.push_back(each.Borrow());
+  const std::vector<ChosenToken> chosen = SampleOnHost(choices, logits).chosen;
+  EXPECT_TRUE(absl::IsInvalidArgument(chosen[0].status));
+  EXPECT_TRUE(absl::IsInternal(chosen[1].status));
+  EXPECT_TRUE(absl::IsInternal(chosen[2].status));
+  EXPECT_TRUE(chosen[3].status.ok());
+  for (size_t i = 0; i < choices.size(); ++i) {
+    ExpectSameChoice(chosen[i], choices[i], logits, CombineOnCpu(choices[i], logits));
+  }
 }
 
 TEST(DeviceChoicesTest, KernelsThatNoChoiceNeedsAreNotAskedFor) {
