@@ -5,7 +5,7 @@
 namespace chorus {
 namespace {
 
-device::ProbeLaunch LaunchOf(const CudaProbes& probes, int32_t layer) {
+device::ProbeLaunch LaunchOf(const DeviceProbes& probes, int32_t layer) {
   device::ProbeLaunch launch;
   launch.tasks = probes.tasks;
   launch.pieces = probes.pieces;
@@ -27,12 +27,12 @@ device::ProbeLaunch LaunchOf(const CudaProbes& probes, int32_t layer) {
 
 }  // namespace
 
-cudaError_t LaunchReduceProbes(const CudaProbes& probes, int32_t layer, cudaStream_t stream) {
+cudaError_t LaunchReduceProbes(const DeviceProbes& probes, int32_t layer, cudaStream_t stream) {
   return device::Start<device::ReduceProbes>(LaunchOf(probes, layer),
                                              dim3(probes.num_probes, probes.num_heads), stream);
 }
 
-cudaError_t LaunchMeanProbes(const CudaProbes& probes, cudaStream_t stream) {
+cudaError_t LaunchMeanProbes(const DeviceProbes& probes, cudaStream_t stream) {
   return device::Start<device::MeanProbes>(LaunchOf(probes, 0), dim3(probes.num_probes), stream);
 }
 

@@ -75,7 +75,7 @@ cudaError_t LaunchSiluMultiply(DeviceType type, const void* gate_up, int32_t num
   });
 }
 
-cudaError_t LaunchEmbed(CudaType type, const int32_t* token_ids, int32_t num_rows,
+cudaError_t LaunchEmbed(DeviceType type, const int32_t* token_ids, int32_t num_rows,
                         const void* table, int32_t size, float* residual, cudaStream_t stream) {
   return WithType(type, [&](auto element) {
     using Element = decltype(element);
@@ -86,7 +86,7 @@ cudaError_t LaunchEmbed(CudaType type, const int32_t* token_ids, int32_t num_row
   });
 }
 
-cudaError_t LaunchGatherRows(CudaType type, const void* from, const int32_t* rows,
+cudaError_t LaunchGatherRows(DeviceType type, const void* from, const int32_t* rows,
                              int32_t num_gathered, int32_t size, void* out, cudaStream_t stream) {
   return WithType(type, [&](auto element) {
     using Element = decltype(element);
@@ -104,7 +104,7 @@ cudaError_t LaunchGatherFloatRows(const float* from, const int32_t* rows, int32_
   return device::Start<Kernel>(launch, dim3(num_gathered), stream);
 }
 
-cudaError_t LaunchAddBias(CudaType type, void* x, const float* bias, int32_t num_rows, int32_t size,
+cudaError_t LaunchAddBias(DeviceType type, void* x, const float* bias, int32_t num_rows, int32_t size,
                           cudaStream_t stream) {
   return WithType(type, [&](auto element) {
     using Element = decltype(element);

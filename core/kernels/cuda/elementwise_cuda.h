@@ -35,17 +35,17 @@ cudaError_t LaunchSiluMultiply(DeviceType type, const void* gate_up, int32_t num
 
 // residual[r, :] = table[token_ids[r], :]; residual [num_rows, size] float32, table [vocab_size,
 // size]; `size` even.
-cudaError_t LaunchEmbed(CudaType type, const int32_t* token_ids, int32_t num_rows,
+cudaError_t LaunchEmbed(DeviceType type, const int32_t* token_ids, int32_t num_rows,
                         const void* table, int32_t size, float* residual, cudaStream_t stream);
 
 // out[i, :] = from[rows[i], :]; from [num_rows, size], out [num_gathered, size]; `size` even.
-cudaError_t LaunchGatherRows(CudaType type, const void* from, const int32_t* rows,
+cudaError_t LaunchGatherRows(DeviceType type, const void* from, const int32_t* rows,
                              int32_t num_gathered, int32_t size, void* out, cudaStream_t stream);
 cudaError_t LaunchGatherFloatRows(const float* from, const int32_t* rows, int32_t num_gathered,
                                   int32_t size, float* out, cudaStream_t stream);
 
 // x[r, :] += bias; x [num_rows, size], bias [size] float32; `size` even.
-cudaError_t LaunchAddBias(CudaType type, void* x, const float* bias, int32_t num_rows, int32_t size,
+cudaError_t LaunchAddBias(DeviceType type, void* x, const float* bias, int32_t num_rows, int32_t size,
                           cudaStream_t stream);
 
 }  // namespace chorus
