@@ -10,8 +10,9 @@
 #include <cuda_runtime_api.h>
 
 #include "core/kernels/bfloat16.h"
+#include "core/kernels/cuda/attention_probes_cuda.h"
 #include "core/kernels/cuda/elementwise_cuda.h"
-#include "core/kernels/cuda/row_kernels_cuda.h"
+#include "core/kernels/cuda/sampling_cuda.h"
 #include "core/kernels/cuda/segment_attention_cuda.h"
 
 namespace chorus {
@@ -71,18 +72,32 @@ TileShape CudaOwnTileShape(const AttentionShape&) { return {}; }
 TileShape CudaFusedTileShape(const AttentionShape&) { return {}; }
 int64_t AttentionWorkspaceFloats(const AttentionShape&, int32_t) { return 0; }
 cudaError_t LaunchSegmentAttention(const DeviceAttentionArgs&, cudaStream_t) { return cudaSuccess; }
-cudaError_t LaunchAddRmsNorm(DeviceType, float*, const void*, const float*, int32_t, int32_t, float,
-                             void*, cudaStream_t) {
+bool CudaPlainAttentionTakes(const AttentionShape&) { return true; }
+TileShape CudaPlainTileShape() { return {}; }
+cudaError_t LaunchPlainAttention(const DeviceAttentionArgs&, const DeviceTiles&, cudaStream_t) {
   return cudaSuccess;
 }
-cudaError_t LaunchEmbed(DeviceType, const void*, const int32_t*, int32_t, int32_t, float*,
+cudaError_t LaunchReduceProbes(const DeviceProbes&, int32_t, cudaStream_t) { return cudaSuccess; }
+cudaError_t LaunchMeanProbes(const DeviceProbes&, cudaStream_t) { return cudaSuccess; }
+int64_t CudaSamplingWorkspaceBytes(int32_t, int32_t, int32_t, int32_t) { return 0; }
+cudaError_t LaunchSampling(const DeviceSamplingArgs&, cudaStream_t) { return cudaSuccess; }
+cudaError_t LaunchEmbed(DeviceType, const int32_t*, int32_t, const void*, int32_t, float*,
                         cudaStream_t) {
   return cudaSuccess;
 }
 cudaError_t LaunchAddBias(DeviceType, void*, const float*, int32_t, int32_t, cudaStream_t) {
   return cudaSuccess;
 }
-cudaError_t LaunchGatherRows(const void*, const int32_t*, int32_t, int32_t, void*, cudaStream_t) {
+cudaError_t LaunchGatherRows(DeviceType, const void*, const int32_t*, int32_t, int32_t, void*,
+                             cudaStream_t) {
+  return cudaSuccess;
+}
+cudaError_t LaunchGatherFloatRows(const float*, const int32_t*, int32_t, int32_t, float*,
+                                  cudaStream_t) {
+  return cudaSuccess;
+}
+cudaError_t LaunchAddRmsNorm(DeviceType, float*, const void*, const float*, int32_t, int32_t, float,
+                             void*, cudaStream_t) {
   return cudaSuccess;
 }
 cudaError_t LaunchRopeAndWriteKv(DeviceType, const DeviceRopeArgs&, cudaStream_t) {

@@ -92,7 +92,7 @@ class LoadedCudaModule : public CudaModule {
     const AttentionShape shape = {.num_heads = model.num_heads,
                                   .num_kv_heads = model.num_kv_heads,
                                   .head_dim = model.head_dim};
-    if (CudaAttentionTakes(shape)) return absl::OkStatus();
+    if (CudaAttentionTakes(shape) || CudaPlainAttentionTakes(shape)) return absl::OkStatus();
     return absl::InvalidArgumentError(
         absl::StrCat("the CUDA kernels do not take ", model.num_heads, " heads of ", model.head_dim,
                      " over ", model.num_kv_heads, " key-value heads: use --devices=cpu"));
