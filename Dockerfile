@@ -1,7 +1,7 @@
 # Chorus in a container: chorus-server and the chorus command, built by CMake and installed by
 # `cmake --install`. Runs as user 10001, writes nothing to its root, serves the model at /model.
 #   docker build -t chorus .                                  CPU
-#   docker build -t chorus:cuda --build-arg TARGET=cuda .     with LibTorch's CUDA libraries
+#   docker build -t chorus:cuda --build-arg TARGET=cuda .     CPU and NVIDIA GPUs (8 GB)
 #   docker build -t chorus:smol --build-arg MODEL=models/smollm2-135m-instruct .   model baked in
 ARG BASE=debian:12-slim
 
@@ -16,10 +16,10 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/*
 
 WORKDIR /src
-COPY scripts/requirements-torch.txt scripts/requirements-torch.txt
+COPY scripts/requirements-torch.txt scripts/requirements-cuda.txt scripts/
 COPY client/python/requirements-build.txt client/python/requirements-build.txt
-# cpu: the torch wheel without its dependencies; cuda: with them (3 GB), which are installed beside it.
-# Kernels of Chorus' own for GPUs are compiled only where the base image has nvcc.
+# cpu: the torch wheel without its dependencies; cuda: with them (3 GB), which are installed beside
+# it, and with nvcc, which stays in this stage.
 ARG TARGET=cpu
 ARG PIP_INDEX_URL=https://pypi.org/simple
 # Behind a proxy that opens TLS: --secret id=ca_certificates,src=FILE.
@@ -27,11 +27,12 @@ RUN --mount=type=secret,id=ca_certificates \
     if [ -f /run/secrets/ca_certificates ]; then export PIP_CERT=/run/secrets/ca_certificates; fi \
  && case "${TARGET}" in \
       cpu) dependencies=--no-deps ;; \
-      cuda) dependencies="" ;; \
+      cuda) dependencies="" compiler=nvcc ;; \
       *) echo "TARGET is cpu or cuda, not '${TARGET}'" >&2; exit 1 ;; \
     esac \
  && python3 -m venv .venv \
  && .venv/bin/pip install --no-cache-dir ${dependencies:+"${dependencies}"} -r scripts/requirements-torch.txt \
+      ${compiler:+-r scripts/requirements-cuda.txt} \
  && .venv/bin/pip install --no-cache-dir --no-deps -c client/python/requirements-build.txt googleapis-common-protos
 
 COPY CMakeLists.txt CMakePresets.json LICENSE ./
@@ -43,7 +44,7 @@ COPY client client
 ARG JOBS=
 RUN --mount=type=cache,target=/root/.cache/ccache \
     cuda=OFF; if [ "${TARGET}" = cuda ]; then cuda=ON; fi \
- && cmake --preset release -DCHORUS_TESTS=OFF -DCHORUS_INSTALL_CUDA="${cuda}" \
+ && cmake --preset release -DCHORUS_TESTS=OFF -DCHORUS_CUDA="${cuda}" -DCHORUS_INSTALL_CUDA="${cuda}" \
  && cmake --build build/release --parallel "${JOBS:-$(nproc)}" \
  && cmake --install build/release --prefix /opt/chorus --strip \
  && strip --strip-unneeded /opt/chorus/lib/libtorch_cpu.so
@@ -62,7 +63,9 @@ COPY deploy/docker/chorus.conf /etc/chorus/chorus.conf
 # A folder of the build context to bake in; by default a note that says how to mount one.
 ARG MODEL=deploy/docker/model
 COPY ${MODEL} /model
-ENV PATH=/opt/chorus/bin:/usr/bin:/bin
+# What of the NVIDIA driver `docker run --gpus` brings in.
+ENV PATH=/opt/chorus/bin:/usr/bin:/bin \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility
 
 ARG VERSION=0.1.0
 ARG REVISION=unknown

@@ -1,12 +1,16 @@
 # What `cmake --install` puts under its prefix: bin/ with both programs, lib/ with the libraries of
-# the torch wheel that chorus-server loads, share/doc/chorus/ with licences. Everything else that the
-# programs need comes from the system's packages. The prefix may be moved: programs find lib/ from
-# where they lie.
+# the torch wheel that chorus-server loads, and with CHORUS_CUDA libchorus_cuda.so, which it opens
+# where a GPU is asked for (CHORUS_INSTALL_CUDA adds what that one loads); share/doc/chorus/ with
+# licences. Everything else that the programs need comes from the system's packages. The prefix may
+# be moved: programs find lib/ from where they lie.
 include(GNUInstallDirs)
 option(CHORUS_INSTALL_CUDA "Install LibTorch's CUDA libraries too (a torch wheel with its dependencies)" OFF)
 
 install(TARGETS chorus-server chorus RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 set_target_properties(chorus-server PROPERTIES INSTALL_RPATH "$ORIGIN/../lib")
+if(TARGET chorus_cuda AND TARGET chorus_device_model)
+  install(TARGETS chorus_cuda LIBRARY DESTINATION lib)
+endif()
 install(FILES ${CHORUS_ROOT}/LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
 
 # The wheels' own RPATH ends with $ORIGIN: side by side in one folder they find each other.
@@ -23,6 +27,7 @@ install(FILES ${_licences} DESTINATION ${CMAKE_INSTALL_DOCDIR}/torch)
 
 if(CHORUS_INSTALL_CUDA)
   file(GLOB _nvidia_libs ${_site}/nvidia/*/lib/*.so.* ${_site}/nvidia/*/lib/*.so)
+  list(FILTER _nvidia_libs EXCLUDE REGEX "/libnvvm\\.")  # nvcc's
 else()
   file(GLOB _nvidia_libs ${_site}/nvidia/*/lib/libcudart.so.* ${_site}/nvidia/*/lib/libcupti.so.*)
 endif()

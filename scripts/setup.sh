@@ -2,7 +2,7 @@
 # Installs what Chorus needs on Debian 12 or Ubuntu 24.04: system packages, a Python environment in
 # .venv with the pinned LibTorch and the Python client, another in .venv-lm-eval with
 # lm-evaluation-harness, Prometheus in .tools for the tests of its rules, and the default model
-# under models/.
+# under models/. CHORUS_CUDA=1: also what building and running on NVIDIA GPUs needs, 5 GB on disk.
 # Idempotent: about a second when everything is there. Nothing outside the repository changes but
 # system packages.
 set -euo pipefail
@@ -39,13 +39,24 @@ unpack_prometheus() {
   rm -r .tools/download
 }
 
+# With CHORUS_CUDA=1, torch comes with its dependencies, NVIDIA's libraries, and nvcc too where the
+# machine has none. What is there once stays: it also serves a build without.
 install_python_packages() {
-  local stamp=.venv/chorus-requirements.sha256 want
+  local stamp=.venv/chorus-requirements.sha256 want have="" size="0.5 GB" dependencies=(--no-deps)
   want="$(cat scripts/requirements.txt scripts/requirements-torch.txt client/python/requirements*.txt | sha256sum)"
-  [[ -f "${stamp}" && "$(cat "${stamp}")" == "${want}" ]] && return
-  say "making the Python environment .venv (LibTorch is a download of 0.5 GB)"
+  [[ ! -f "${stamp}" ]] || have="$(cat "${stamp}")"
+  if [[ "${CHORUS_CUDA:-}" == 1 ]]; then
+    want+=" with CUDA $(sha256sum <scripts/requirements-cuda.txt)" size="3 GB" dependencies=()
+  else
+    have="${have%% with CUDA*}"
+  fi
+  [[ "${have}" == "${want}" ]] && return
+  say "making the Python environment .venv (LibTorch is a download of ${size})"
   [[ -x .venv/bin/python ]] || python3 -m venv .venv
-  .venv/bin/python -m pip install --disable-pip-version-check -q --no-deps -r scripts/requirements-torch.txt
+  .venv/bin/python -m pip install --disable-pip-version-check -q "${dependencies[@]}" -r scripts/requirements-torch.txt
+  if [[ "${CHORUS_CUDA:-}" == 1 && ! -x /usr/local/cuda/bin/nvcc ]] && ! command -v nvcc >/dev/null; then
+    .venv/bin/python -m pip install --disable-pip-version-check -q --no-deps -r scripts/requirements-cuda.txt
+  fi
   .venv/bin/python -m pip install --disable-pip-version-check -q -r scripts/requirements.txt 2> >(grep -v -e "dependency resolver" -e "^torch 2" >&2)
   printf '%s' "${want}" >"${stamp}"
 }

@@ -11,10 +11,10 @@
 
 namespace chorus {
 
-Server::Server(const ServerConfig& config, const Logger* logger)
+Server::Server(const ServerConfig& config, int32_t num_workers, const Logger* logger)
     : logger_(logger),
       drain_delay_(config.network.drain_delay),
-      metrics_(config.model.workers),
+      metrics_(num_workers),
       refusals_(logger) {
   metrics_.SetLimits(config.engine.max_queued_requests, config.network.drain_timeout);
 }
@@ -22,7 +22,8 @@ Server::Server(const ServerConfig& config, const Logger* logger)
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(
     const ServerConfig& config, const Tokenizer* tokenizer, TextConfig text_config,
     std::vector<std::unique_ptr<ModelRunner>> runners, const Logger* logger) {
-  auto server = absl::WrapUnique(new Server(config, logger));
+  const auto num_workers = static_cast<int32_t>(runners.size());
+  auto server = absl::WrapUnique(new Server(config, num_workers, logger));
   CHORUS_ASSIGN_OR_RETURN(server->secrets_,
                           Secrets::Create(config.security, logger,
                                           [raw = server.get()](absl::Time not_after) {
@@ -53,7 +54,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(
   dependencies.logger = logger;
   dependencies.pool = pool.get();
   dependencies.log_prompts = config.log.prompts;
-  dependencies.num_workers = config.model.workers;
+  dependencies.num_workers = num_workers;
   dependencies.stream_buffer_events = config.network.stream_buffer_events;
   dependencies.max_stream_requests = config.network.max_stream_requests;
   server->service_ = std::make_unique<InferenceService>(dependencies);

@@ -48,7 +48,7 @@ class Server {
   ServerMetrics& metrics() { return metrics_; }
 
  private:
-  Server(const ServerConfig& config, const Logger* logger);
+  Server(const ServerConfig& config, int32_t num_workers, const Logger* logger);
 
   const Logger* const logger_;
   const absl::Duration drain_delay_;

@@ -1,7 +1,10 @@
 #include "core/engine/worker_pool.h"
 
 #include <algorithm>
+#include <string>
 #include <utility>
+
+#include "absl/strings/str_cat.h"
 
 namespace chorus {
 namespace {
@@ -23,6 +26,10 @@ WorkerPool::WorkerPool(EngineOptions options, std::vector<std::unique_ptr<ModelR
       affinity_(static_cast<int32_t>(runners.size()), kMaxAffinitySegments) {
   for (const auto& runner : runners) {
     model_info_.num_kv_slots = std::min(model_info_.num_kv_slots, runner->info().num_kv_slots);
+  }
+  for (size_t i = 1; i < runners.size(); ++i) {
+    const std::string& device = runners[i]->info().device;
+    if (device != runners[i - 1]->info().device) absl::StrAppend(&model_info_.device, ",", device);
   }
   const WorkerContext context = {.options = &options_,
                                  .tokenizer = tokenizer,

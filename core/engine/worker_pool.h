@@ -25,7 +25,8 @@ class WorkerPool {
   ~WorkerPool();
 
   const EngineOptions& options() const { return options_; }
-  // The model's, with the smallest num_kv_slots of all workers: what fits fits anywhere.
+  // The model's, with the smallest num_kv_slots of all workers (what fits fits anywhere) and all
+  // devices, each once where the workers come device by device: "cuda:0,cuda:1".
   const ModelInfo& model_info() const { return model_info_; }
   RequestLedger& ledger() { return ledger_; }
   EngineObserver& observer() { return *observer_; }

@@ -54,13 +54,14 @@ class DeviceStream {
   virtual absl::Status Download(void* to, const void* from, int64_t num_bytes) = 0;
   virtual absl::Status Wait() = 0;
 
-  // Between the two calls work is recorded, not done.
+  // Between the two calls work is recorded, not done. It must have been done once before, and
+  // meanwhile this thread allocates and frees no device memory, copies nothing and does not wait.
   virtual absl::Status BeginRecording() = 0;
   virtual absl::StatusOr<std::unique_ptr<DeviceGraph>> EndRecording() = 0;
   virtual absl::Status Launch(DeviceGraph& graph) = 0;
 };
 
-// Memory on a device, freed with it.
+// Memory on a device, freed with it; then no work that uses it may be under way.
 class DeviceMemory {
  public:
   virtual ~DeviceMemory() = default;

@@ -9,6 +9,7 @@
 #include "core/base/status_macros.h"
 #include "core/kernels/elementwise.h"
 #include "core/kernels/segment_attention.h"
+#include "core/model/rope_tables.h"
 
 namespace chorus {
 namespace {
@@ -130,17 +131,9 @@ void LlamaModel::LoadEmbedding(const WeightSource& source) {
 }
 
 void LlamaModel::FillRopeTables() {
-  const std::vector<double> frequencies = RopeFrequencies(config_);
-  const int64_t width = static_cast<int64_t>(frequencies.size());
-  cosine_ = at::empty({config_.max_positions, width}, at::kFloat);
-  sine_ = at::empty({config_.max_positions, width}, at::kFloat);
-  for (int64_t position = 0; position < config_.max_positions; ++position) {
-    for (int64_t i = 0; i < width; ++i) {
-      const double angle = static_cast<double>(position) * frequencies[i];
-      Data(cosine_)[position * width + i] = static_cast<float>(std::cos(angle));
-      Data(sine_)[position * width + i] = static_cast<float>(std::sin(angle));
-    }
-  }
+  cosine_ = at::empty({config_.max_positions, config_.head_dim / 2}, at::kFloat);
+  sine_ = at::empty({config_.max_positions, config_.head_dim / 2}, at::kFloat);
+  chorus::FillRopeTables(config_, 0, config_.max_positions, Data(cosine_), Data(sine_));
 }
 
 AttentionShape LlamaModel::attention_shape() const {

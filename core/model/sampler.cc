@@ -18,18 +18,6 @@ namespace {
 
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
-bool HasPenalties(const SamplingParams& sampling) {
-  return sampling.repetition_penalty != 1.0f || sampling.presence_penalty != 0.0f ||
-         sampling.frequency_penalty != 0.0f;
-}
-
-bool ChangesLogits(const TokenChoice& choice) {
-  const SamplingParams& sampling = *choice.sampling;
-  return !sampling.logit_bias.empty() || !sampling.allowed_token_ids.empty() ||
-         (choice.banned_token_ids != nullptr && !choice.banned_token_ids->empty()) ||
-         HasPenalties(sampling);
-}
-
 void ApplyBiasAndBans(const TokenChoice& choice, std::vector<float>& logits) {
   const auto is_known = [&](int32_t id) {
     return id >= 0 && id < static_cast<int32_t>(logits.size());
@@ -150,9 +138,8 @@ int32_t Draw(const std::vector<int32_t>& ids, const std::vector<float>& probabil
 int32_t DrawToken(const TokenChoice& choice, const float* logits, int32_t count, float largest) {
   const SamplingParams& sampling = *choice.sampling;
   std::vector<float> probabilities(count);
-  // A bound on 1 / T keeps 0 * infinity out; from there on only ties with the largest have a share.
-  const double inverse = std::min(1.0 / double{sampling.temperature}, 1e30);
-  ExpShifted(logits, count, largest, static_cast<float>(inverse), probabilities.data());
+  ExpShifted(logits, count, largest, InverseTemperature(sampling.temperature),
+             probabilities.data());
   const std::vector<int32_t> ids = Truncate(sampling, logits, probabilities);
   return Draw(ids, probabilities,
               RandomUniform(choice.draw_seed, static_cast<uint64_t>(choice.draw_index)));
@@ -185,13 +172,39 @@ void AppendLogprobs(const float* row, const std::vector<int32_t>& targets, doubl
 
 }  // namespace
 
+bool HasPenalties(const SamplingParams& sampling) {
+  return sampling.repetition_penalty != 1.0f || sampling.presence_penalty != 0.0f ||
+         sampling.frequency_penalty != 0.0f;
+}
+
+bool ChangesLogits(const TokenChoice& choice) {
+  const SamplingParams& sampling = *choice.sampling;
+  return !sampling.logit_bias.empty() || !sampling.allowed_token_ids.empty() ||
+         (choice.banned_token_ids != nullptr && !choice.banned_token_ids->empty()) ||
+         HasPenalties(sampling);
+}
+
+float InverseTemperature(float temperature) {
+  return static_cast<float>(std::min(1.0 / double{temperature}, 1e30));
+}
+
+absl::Status NoTokenLeftError() {
+  return absl::InvalidArgumentError(
+      "sampling.allowed_token_ids: no token is left "
+      "to choose from");
+}
+absl::Status LogitsNotFiniteError() { return absl::InternalError("the logits are not finite"); }
+absl::Status BiasedLogitsNotFiniteError() {
+  return absl::InternalError("the biased logits are not finite");
+}
+
 ChosenToken SampleToken(const TokenChoice& choice, const float* row, int32_t vocab_size) {
   CHECK(choice.sampling != nullptr && vocab_size > 0);
   ChosenToken chosen;
   if (choice.want_logits) chosen.logits.assign(row, row + vocab_size);
   const double log_sum = LogSumExp(row, vocab_size);
   if (!std::isfinite(log_sum)) {
-    chosen.status = absl::InternalError("the logits are not finite");
+    chosen.status = LogitsNotFiniteError();
     return chosen;
   }
   std::vector<float> changed;
@@ -204,11 +217,7 @@ ChosenToken SampleToken(const TokenChoice& choice, const float* row, int32_t voc
   }
   const float largest = MaxValue(logits, vocab_size);
   if (!std::isfinite(largest)) {
-    chosen.status = largest == kMinusInfinity
-                        ? absl::InvalidArgumentError(
-                              "sampling.allowed_token_ids: no token is left "
-                              "to choose from")
-                        : absl::InternalError("the biased logits are not finite");
+    chosen.status = largest == kMinusInfinity ? NoTokenLeftError() : BiasedLogitsNotFiniteError();
     return chosen;
   }
   chosen.token_id = choice.sampling->temperature == 0.0f

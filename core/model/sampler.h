@@ -3,6 +3,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "absl/status/status.h"
+
 #include "core/engine/step_plan.h"
 
 namespace chorus {
@@ -30,5 +32,17 @@ ChosenToken SampleToken(const TokenChoice& choice, const float* row, int32_t voc
 // [0, vocab_size). NaN for all if the row's log-sum-exp is not finite.
 void AppendLogprobs(const float* row, int32_t vocab_size, const std::vector<int32_t>& targets,
                     std::vector<float>* logprobs);
+
+// What a sampler on a device shares with SampleToken.
+
+bool HasPenalties(const SamplingParams& sampling);
+// Whether step 1 or 2 may change a logit.
+bool ChangesLogits(const TokenChoice& choice);
+// 1 / T for T > 0. A bound keeps 0 * infinity out: from there on only ties with the largest have a
+// share.
+float InverseTemperature(float temperature);
+absl::Status NoTokenLeftError();            // INVALID_ARGUMENT
+absl::Status LogitsNotFiniteError();        // INTERNAL
+absl::Status BiasedLogitsNotFiniteError();  // INTERNAL
 
 }  // namespace chorus

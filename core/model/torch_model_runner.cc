@@ -1,7 +1,6 @@
 #include "core/model/torch_model_runner.h"
 
 #include <algorithm>
-#include <filesystem>
 #include <new>
 #include <utility>
 #include <vector>
@@ -16,6 +15,7 @@
 
 #include "core/base/status_macros.h"
 #include "core/base/thread_pool.h"
+#include "core/model/checkpoint.h"
 #include "core/model/kv_storage.h"
 #include "core/model/llama_model.h"
 #include "core/model/llama_weights.h"
@@ -213,34 +213,6 @@ void TorchModelRunner::ChooseTokens(const StepPlan& plan, const std::vector<int3
 
 WeightType WeightTypeOf(ModelDtype dtype) {
   return dtype == ModelDtype::kFloat32 ? WeightType::kFloat32 : WeightType::kBFloat16;
-}
-
-// A model before its weights are read.
-struct Checkpoint {
-  std::string name;
-  ModelConfig config;
-  std::unique_ptr<const WeightSource> source;
-};
-
-absl::StatusOr<Checkpoint> OpenCheckpoint(const ModelOptions& options) {
-  const bool is_random = !options.random_shape.empty();
-  if (is_random == !options.model_directory.empty()) {
-    return absl::InvalidArgumentError(
-        "give either a model directory or a shape for random weights");
-  }
-  Checkpoint checkpoint;
-  if (is_random) {
-    checkpoint.name = options.random_shape;
-    CHORUS_ASSIGN_OR_RETURN(checkpoint.config, ShapeByName(options.random_shape));
-    checkpoint.source = std::make_unique<RandomWeights>(options.random_seed);
-  } else {
-    CHORUS_ASSIGN_OR_RETURN(checkpoint.config, LoadModelConfig(options.model_directory));
-    CHORUS_ASSIGN_OR_RETURN(auto reader, SafetensorsReader::Open(options.model_directory));
-    checkpoint.source = std::make_unique<FileWeights>(std::move(reader));
-    const auto path = std::filesystem::path(options.model_directory + "/").lexically_normal();
-    checkpoint.name = path.parent_path().filename().string();
-  }
-  return checkpoint;
 }
 
 absl::StatusOr<std::shared_ptr<const SharedWeights>> Load(const ModelOptions& options) {

@@ -120,7 +120,7 @@ class KubernetesTest(unittest.TestCase):
             with self.subTest(overlay), tempfile.TemporaryDirectory() as folder:
                 flags = [flag for flag in container.get("args", []) if not flag.startswith("--config=")]
                 done = server_check(config["data"]["chorus.conf"], *flags, f"--model={MODEL}",
-                                    "--kv_cache_bytes=64MiB", *make_secrets(folder))
+                                    "--kv_cache_bytes=64MiB", "--devices=cpu", *make_secrets(folder))
                 self.assertEqual(0, done.returncode, done.stdout + done.stderr)
 
     @needs_kubectl
@@ -186,6 +186,7 @@ class KubernetesTest(unittest.TestCase):
             self.assertIn("memory", container["resources"]["limits"])
         [gpu] = pod_of("gpu")["containers"]
         self.assertEqual("1", gpu["resources"]["limits"]["nvidia.com/gpu"])
+        self.assertIn("--devices=cuda:0", gpu["args"])
 
 
 class ContainerTest(unittest.TestCase):

@@ -3,6 +3,7 @@
 #include <memory>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/match.h"
@@ -473,6 +474,23 @@ TEST(EngineTest, AccountsForEveryRequestWhateverHappens) {
   for (const auto& [reason, num] : counts.rejected) num_rejected += num;
   EXPECT_EQ(num_rejected, num_refused);
   EXPECT_GE(counts.started, counts.first_tokens);
+}
+
+TEST(EngineTest, TheModelIsThatOfAllWorkers) {
+  std::vector<std::unique_ptr<ModelRunner>> runners;
+  for (const auto& [device, num_kv_slots] :
+       {std::pair("cuda:0", 700), {"cuda:0", 700}, {"cuda:1", 600}, {"cuda:1", 900}}) {
+    FakeModelOptions model;
+    model.device = device;
+    model.num_kv_slots = num_kv_slots;
+    runners.push_back(std::make_unique<FakeModelRunner>(model));
+  }
+  EngineObserver observer;
+  const auto engine =
+      Engine::Create({}, std::move(runners), &TestTokenizer(), &observer, Clock::Real());
+  ASSERT_TRUE(engine.ok()) << engine.status();
+  EXPECT_EQ((*engine)->model_info().device, "cuda:0,cuda:1");
+  EXPECT_EQ((*engine)->model_info().num_kv_slots, 600);
 }
 
 }  // namespace

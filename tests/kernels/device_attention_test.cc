@@ -1,7 +1,6 @@
 // The CUDA kernels' own source on the host back end, against the reference.
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <numeric>
 #include <random>
@@ -14,6 +13,7 @@
 #include "core/kernels/segment_attention.h"
 #include "core/segment/row_intervals.h"
 #include "core/segment/segment_layout.h"
+#include "tests/kernels/device_test_support.h"
 #include "tests/kernels/kernel_test_support.h"
 
 namespace chorus::device {
@@ -35,21 +35,6 @@ struct Step {
   std::vector<Element> q, k, v;
   std::vector<float> q32, k32, v32;  // the same numbers
 };
-
-template <class Element>
-std::vector<Element> RandomElements(int64_t size, float limit, std::mt19937& random) {
-  std::uniform_real_distribution<float> uniform(-limit, limit);
-  std::vector<Element> out(size);
-  for (Element& element : out) element = FromFloat<Element>(uniform(random));
-  return out;
-}
-
-template <class Element>
-std::vector<float> ToFloats(const std::vector<Element>& elements) {
-  std::vector<float> out;
-  for (Element element : elements) out.push_back(ToFloat(element));
-  return out;
-}
 
 SegmentLayout RandomLayout(int32_t longest, std::mt19937& random) {
   SegmentLayout::Pieces pieces;
@@ -145,15 +130,6 @@ Result RunReference(Step<Element>& step) {
   return result;
 }
 
-template <class T>
-HostArray ReadOnly(const std::vector<T>& values) {
-  return {values.data(), static_cast<int64_t>(values.size() * sizeof(T)), false};
-}
-template <class T>
-HostArray Writable(std::vector<T>& values) {
-  return {values.data(), static_cast<int64_t>(values.size() * sizeof(T)), true};
-}
-
 // Runs the three kernels as a step would; every launch is checked for races and bounds.
 template <class Element, int kHeadDim>
 class HostStep {
@@ -223,15 +199,6 @@ class HostStep {
   std::vector<float> log_sum_exp_, values_, max_, sum_;
 };
 
-// Weights, which sum to 1 over values of at most 1, are rounded by at most 2^-8 of themselves
-// (bfloat16) or 2^-11 (half), outputs by half of that; sums and exponentials in float32 add less
-// than 1e-4.
-template <class Element>
-float Tolerance() {
-  const float unit = std::is_same_v<Element, BFloat16> ? 0x1p-8f : 0x1p-11f;
-  return 1.5f * unit + 1e-4f;
-}
-
 void ExpectNear(const Result& actual, const Result& expected, float tolerance) {
   ASSERT_EQ(actual.out.size(), expected.out.size());
   for (size_t i = 0; i < expected.out.size(); ++i) {
@@ -254,7 +221,7 @@ void ExpectEqualsReference(const Heads& heads, uint32_t seed) {
   Step<Element> step = RandomStep<Element, kHeadDim>(heads, 1 + static_cast<int>(seed % 3),
                                                      seed % 2 ? 30 : 90, seed);
   ExpectNear(HostStep<Element, kHeadDim>(step, seed).Run(), RunReference(step),
-             Tolerance<Element>());
+             OutputTolerance<Element>());
 }
 
 TEST(DeviceAttentionTest, EqualsTheReferenceOnFuzzedSteps) {
@@ -265,11 +232,6 @@ TEST(DeviceAttentionTest, EqualsTheReferenceOnFuzzedSteps) {
     ExpectEqualsReference<Float16, 64>(heads, seed++);
     ExpectEqualsReference<Float16, 128>(heads, seed++);
   }
-}
-
-template <class T>
-bool SameBits(const std::vector<T>& a, const std::vector<T>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;
 }
 
 TEST(DeviceAttentionTest, ARowIsTheSameBitForBitInEveryBatch) {
@@ -318,7 +280,8 @@ TEST(DeviceAttentionTest, LongRowsOverManySpansAndBlocks) {
         {3, 1}, 2500, {{0, 17, false}, {17, 1600, true}, {1600, 2500, false}}, 2490, 10, is_fused);
     step.fused.scalings = {{0.9f, 0.9f, 0.1f}};
     if (is_fused) step.fused.runs[0].scaling = 0;
-    ExpectNear(HostStep<BFloat16, 128>(step).Run(), RunReference(step), Tolerance<BFloat16>());
+    ExpectNear(HostStep<BFloat16, 128>(step).Run(), RunReference(step),
+               OutputTolerance<BFloat16>());
   }
 }
 

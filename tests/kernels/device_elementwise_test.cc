@@ -176,5 +176,56 @@ TYPED_TEST(DeviceElementwiseTest, SiluMultiply) {
   }
 }
 
+TYPED_TEST(DeviceElementwiseTest, Embed) {
+  constexpr int kVocab = 7;
+  const std::vector<int32_t> token_ids = {6, 0, 3, 3};
+  for (int size : {2, 600}) {
+    const auto table = this->Random(kVocab * size);
+    const std::vector<float> table32 = this->ToFloats(table);
+    std::vector<float> residual(token_ids.size() * size, std::nanf(""));
+    this->template Run<EmbedKernel<TypeParam>>(
+        {token_ids.data(), table.data(), residual.data(), size}, static_cast<int>(token_ids.size()),
+        {this->In(token_ids), this->In(table), this->Out(residual)});
+    for (size_t i = 0; i < residual.size(); ++i) {
+      ASSERT_EQ(residual[i], table32[token_ids[i / size] * size + i % size]);
+    }
+  }
+}
+
+TYPED_TEST(DeviceElementwiseTest, GatherRows) {
+  constexpr int kRows = 5;
+  const std::vector<int32_t> rows = {4, 1, 4};
+  for (int size : {2, 600}) {
+    const auto from = this->Random(kRows * size);
+    const std::vector<float> from32 = this->ToFloats(from);
+    auto out = this->Nan(static_cast<int64_t>(rows.size()) * size);
+    std::vector<float> out32(out.size());
+    const int grid = static_cast<int>(rows.size());
+    this->template Run<GatherRowsKernel<TypeParam>>(
+        {from.data(), rows.data(), out.data(), size}, grid,
+        {this->In(from), this->In(rows), this->Out(out)});
+    this->template Run<GatherRowsKernel<float>>(
+        {from32.data(), rows.data(), out32.data(), size}, grid,
+        {this->In(from32), this->In(rows), this->Out(out32)});
+    for (size_t i = 0; i < out.size(); ++i) {
+      ASSERT_EQ(out[i].bits, from[rows[i / size] * size + i % size].bits);
+      ASSERT_EQ(out32[i], from32[rows[i / size] * size + i % size]);
+    }
+  }
+}
+
+TYPED_TEST(DeviceElementwiseTest, AddBias) {
+  constexpr int kRows = 3;
+  for (int size : {2, 600}) {
+    auto x = this->Random(kRows * size);
+    const std::vector<float> bias = this->ToFloats(this->Random(size));
+    std::vector<float> expected = this->ToFloats(x);
+    for (size_t i = 0; i < expected.size(); ++i) expected[i] += bias[i % size];
+    this->template Run<AddBiasKernel<TypeParam>>({x.data(), bias.data(), size}, kRows,
+                                                 {this->Out(x), this->In(bias)});
+    this->ExpectNear(x, expected, 1.0f);
+  }
+}
+
 }  // namespace
 }  // namespace chorus::device

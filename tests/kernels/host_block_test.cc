@@ -113,6 +113,53 @@ TEST_F(HostBlockTest, AddressesAreChecked) {
   EXPECT_THAT(FaultOf([&] { CopyAsync16(0, data_.data() + 1, true); }), HasSubstr("not aligned"));
 }
 
+TEST_F(HostBlockTest, AddsMeetNothingButAddsBetweenBarriers) {
+  const auto clear = [] {
+    if (IsFirst()) StoreShared64(0, uint64_t{1} << 33);
+    SyncThreads();
+  };
+  EXPECT_EQ(FaultOf([&] {
+              clear();
+              AddShared64(0, ~uint64_t{0});  // less one
+              SyncThreads();
+              EXPECT_EQ(LoadShared64(0), (uint64_t{1} << 33) - 64);
+              EXPECT_EQ(LoadShared32(4), 1u);
+            }),
+            "");
+  EXPECT_THAT(FaultOf([] { AddShared32(0, 1); }), HasSubstr("holds no value"));
+  EXPECT_THAT(FaultOf([&] {
+                clear();
+                if (IsFirst()) {
+                  LoadShared32(4);
+                } else {
+                  AddShared64(0, 1);
+                }
+              }),
+              AnyOf(HasSubstr("read or written"), HasSubstr("several threads wrote")));
+  EXPECT_THAT(FaultOf([&] {
+                clear();
+                if (IsFirst()) {
+                  StoreShared32(0, 7);
+                } else {
+                  AddShared32(0, 1);
+                }
+              }),
+              AnyOf(HasSubstr("read or written"), HasSubstr("several threads wrote")));
+}
+
+TEST_F(HostBlockTest, WideShuffles) {
+  EXPECT_EQ(FaultOf([] {
+              const int lane = ThreadIndex() % kWarpSize;
+              const uint64_t value = (uint64_t{1} << 40) + lane;
+              EXPECT_EQ(ShuffleUp(value, 4), value - (lane < 4 ? 0 : 4));
+              EXPECT_EQ(ShuffleXor(value, 3), (uint64_t{1} << 40) + (lane ^ 3));
+              EXPECT_EQ(ShuffleXor(0.5 + lane, 1), 0.5 + (lane ^ 1));
+              EXPECT_EQ(ShuffleXor(-lane, 16), -(lane ^ 16));
+              EXPECT_EQ(MultiplyHigh(~uint64_t{0}, uint64_t{1} << 63), ~uint64_t{0} >> 1);
+            }),
+            "");
+}
+
 TEST_F(HostBlockTest, ThreadsMustMeet) {
   EXPECT_THAT(FaultOf([] {
                 if (!IsFirst()) SyncThreads();

@@ -167,7 +167,7 @@ FakeModelRunner::FakeModelRunner(FakeModelOptions options) : options_(std::move(
   info_.vocab_size = options_.vocab_size;
   info_.max_positions = options_.max_positions;
   info_.num_kv_slots = options_.num_kv_slots;
-  info_.device = "cpu";
+  info_.device = options_.device;
   info_.dtype = "float32";
   info_.num_layers = fake_model::kNumLayers;
   info_.num_heads = fake_model::kNumHeads;

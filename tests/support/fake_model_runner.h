@@ -4,6 +4,7 @@
 #include <functional>
 #include <map>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -50,6 +51,7 @@ struct FakeModelOptions {
   int32_t vocab_size = 300;
   int32_t max_positions = 4096;
   int32_t num_kv_slots = 8192;
+  std::string device = "cpu";
   // Called by the worker thread before each step, with the number of steps before; may block, and
   // may return an error, which then is the step's.
   std::function<absl::Status(const StepPlan& plan, int64_t step)> before_step;

@@ -34,11 +34,13 @@ ALLOWED = {
 EXTRA = {
     "core/model": {"core/engine/model_runner.h", "core/engine/step_plan.h", "core/engine/request.h"},
     "server/model_setup.cc": {"core/model/torch_model_runner.h"},
+    "server/model_setup.h": {"core/model/cuda_module.h"},
 }
 # Libraries that a folder may not see: (folder prefix, forbidden include, why).
 FORBIDDEN = [
     (r"core/(?!model/)", r"<(ATen|torch|c10)/", "torch lives in core/model only"),
     (r"(server|client)/", r"<(ATen|torch|c10)/", "torch lives in core/model only"),
+    (r"(core|server|client)/(?!(kernels|model)/cuda/)", r"<(cuda|cublas)\w*\.h>", "CUDA lives in core/kernels/cuda and core/model/cuda only"),
     (r"core/", r"<(grpcpp|grpc|google/protobuf|prometheus|spdlog)/|absl/flags|\.pb\.h", "core knows no gRPC, protobuf, metrics, logs or flags"),
 ]
 # Absolute paths that exist on one machine only: homes, work folders, temporary files.

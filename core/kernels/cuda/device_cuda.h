@@ -156,4 +156,63 @@ CHORUS_DEVICE float Log2(float x) { return log2f(x); }
 CHORUS_DEVICE float Max(float a, float b) { return fmaxf(a, b); }
 CHORUS_DEVICE float MinusInfinity() { return __int_as_float(0xFF800000); }
 
+// Integers and doubles, for sampling. Shared integers are aligned to their size.
+CHORUS_DEVICE int32_t ShuffleXor(int32_t value, int lane_mask) {
+  return __shfl_xor_sync(0xFFFFFFFFu, value, lane_mask);
+}
+CHORUS_DEVICE uint64_t ShuffleXor(uint64_t value, int lane_mask) {
+  return __shfl_xor_sync(0xFFFFFFFFu, static_cast<unsigned long long>(value), lane_mask);
+}
+CHORUS_DEVICE double ShuffleXor(double value, int lane_mask) {
+  return __shfl_xor_sync(0xFFFFFFFFu, value, lane_mask);
+}
+// Of the lane `delta` below; a lane that has none keeps its own.
+CHORUS_DEVICE uint64_t ShuffleUp(uint64_t value, int delta) {
+  return __shfl_up_sync(0xFFFFFFFFu, static_cast<unsigned long long>(value), delta);
+}
+
+CHORUS_DEVICE uint32_t LoadShared32(SharedAddress from) {
+  uint32_t value;
+  asm volatile("ld.shared.u32 %0, [%1];" : "=r"(value) : "r"(from) : "memory");
+  return value;
+}
+CHORUS_DEVICE void StoreShared32(SharedAddress to, uint32_t value) {
+  asm volatile("st.shared.u32 [%0], %1;" ::"r"(to), "r"(value) : "memory");
+}
+CHORUS_DEVICE uint64_t LoadShared64(SharedAddress from) {
+  uint64_t value;
+  asm volatile("ld.shared.u64 %0, [%1];" : "=l"(value) : "r"(from) : "memory");
+  return value;
+}
+CHORUS_DEVICE void StoreShared64(SharedAddress to, uint64_t value) {
+  asm volatile("st.shared.u64 [%0], %1;" ::"r"(to), "l"(value) : "memory");
+}
+// Adds modulo 2^32 or 2^64. Any number of threads may add to one integer between two barriers, as
+// long as nobody reads or writes it there. The first returns what the integer was.
+CHORUS_DEVICE uint32_t AddShared32(SharedAddress to, uint32_t value) {
+  uint32_t before;
+  asm volatile("atom.shared.add.u32 %0, [%1], %2;" : "=r"(before) : "r"(to), "r"(value) : "memory");
+  return before;
+}
+// 64-bit adds to shared memory are loops of compare and swap; two 32-bit ones and the carry give
+// the same sum, in whatever order they come.
+CHORUS_DEVICE void AddShared64(SharedAddress to, uint64_t value) {
+  const uint32_t low = static_cast<uint32_t>(value);
+  const uint32_t carry = AddShared32(to, low) > ~low ? 1 : 0;
+  const uint32_t high = static_cast<uint32_t>(value >> 32) + carry;
+  if (high != 0) AddShared32(to + 4, high);
+}
+
+CHORUS_DEVICE uint32_t FloatBits(float value) { return __float_as_uint(value); }
+CHORUS_DEVICE float FloatFromBits(uint32_t bits) { return __uint_as_float(bits); }
+CHORUS_DEVICE uint64_t DoubleBits(double value) {
+  return static_cast<uint64_t>(__double_as_longlong(value));
+}
+CHORUS_DEVICE double DoubleFromBits(uint64_t bits) {
+  return __longlong_as_double(static_cast<long long>(bits));
+}
+// The upper half of the 128-bit product.
+CHORUS_DEVICE uint64_t MultiplyHigh(uint64_t a, uint64_t b) { return __umul64hi(a, b); }
+CHORUS_DEVICE double Log(double x) { return log(x); }  // natural
+
 }  // namespace chorus::device

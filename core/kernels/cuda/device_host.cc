@@ -1,9 +1,11 @@
 #include "core/kernels/cuda/device_host.h"
 
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
 
+#include "absl/numeric/int128.h"
 #include "absl/strings/str_cat.h"
 
 #include "core/base/check.h"
@@ -224,5 +226,82 @@ float Abs(float x) { return std::abs(x); }
 float Log2(float x) { return std::log2(x); }
 float Max(float a, float b) { return std::fmax(a, b); }
 float MinusInfinity() { return -std::numeric_limits<float>::infinity(); }
+
+namespace {
+
+struct WideShuffle {
+  uint64_t value;
+  int argument;  // lane mask, or distance
+  uint64_t result;
+};
+
+void CollectWideShuffleXor(const Lanes& lanes) {
+  for (int lane = 0; lane < kWarpSize; ++lane) {
+    WideShuffle& shuffle = Of<WideShuffle>(lanes, lane);
+    shuffle.result = Of<WideShuffle>(lanes, lane ^ shuffle.argument).value;
+  }
+}
+
+void CollectShuffleUp(const Lanes& lanes) {
+  for (int lane = 0; lane < kWarpSize; ++lane) {
+    WideShuffle& shuffle = Of<WideShuffle>(lanes, lane);
+    const int from = lane < shuffle.argument ? lane : lane - shuffle.argument;
+    shuffle.result = Of<WideShuffle>(lanes, from).value;
+  }
+}
+
+template <class T>
+T ReadShared(SharedAddress from) {
+  HostBlock& block = HostBlock::Current();
+  T value;
+  block.shared().Read(from, &value, sizeof(value), block.thread_index());
+  return value;
+}
+
+template <class T>
+void WriteShared(SharedAddress to, T value) {
+  HostBlock& block = HostBlock::Current();
+  block.shared().Write(to, &value, sizeof(value), block.thread_index());
+}
+
+}  // namespace
+
+uint64_t ShuffleXor(uint64_t value, int lane_mask) {
+  WideShuffle shuffle{value, lane_mask, 0};
+  HostBlock::Current().MeetWarp(CollectWideShuffleXor, &shuffle);
+  return shuffle.result;
+}
+int32_t ShuffleXor(int32_t value, int lane_mask) {
+  return static_cast<int32_t>(ShuffleXor(static_cast<uint64_t>(value), lane_mask));
+}
+double ShuffleXor(double value, int lane_mask) {
+  return DoubleFromBits(ShuffleXor(DoubleBits(value), lane_mask));
+}
+uint64_t ShuffleUp(uint64_t value, int delta) {
+  WideShuffle shuffle{value, delta, 0};
+  HostBlock::Current().MeetWarp(CollectShuffleUp, &shuffle);
+  return shuffle.result;
+}
+
+uint32_t LoadShared32(SharedAddress from) { return ReadShared<uint32_t>(from); }
+void StoreShared32(SharedAddress to, uint32_t value) { WriteShared(to, value); }
+uint64_t LoadShared64(SharedAddress from) { return ReadShared<uint64_t>(from); }
+void StoreShared64(SharedAddress to, uint64_t value) { WriteShared(to, value); }
+
+uint32_t AddShared32(SharedAddress to, uint32_t value) {
+  return static_cast<uint32_t>(HostBlock::Current().shared().Add(to, value, sizeof(value)));
+}
+void AddShared64(SharedAddress to, uint64_t value) {
+  HostBlock::Current().shared().Add(to, value, sizeof(value));
+}
+
+uint32_t FloatBits(float value) { return std::bit_cast<uint32_t>(value); }
+float FloatFromBits(uint32_t bits) { return std::bit_cast<float>(bits); }
+uint64_t DoubleBits(double value) { return std::bit_cast<uint64_t>(value); }
+double DoubleFromBits(uint64_t bits) { return std::bit_cast<double>(bits); }
+uint64_t MultiplyHigh(uint64_t a, uint64_t b) {
+  return absl::Uint128High64(absl::uint128(a) * absl::uint128(b));
+}
+double Log(double x) { return std::log(x); }
 
 }  // namespace chorus::device

@@ -112,4 +112,22 @@ float Log2(float x);
 float Max(float a, float b);
 float MinusInfinity();
 
+// Integers and doubles, for sampling. Shared integers are aligned to their size.
+int32_t ShuffleXor(int32_t value, int lane_mask);
+uint64_t ShuffleXor(uint64_t value, int lane_mask);
+double ShuffleXor(double value, int lane_mask);
+uint64_t ShuffleUp(uint64_t value, int delta);
+uint32_t LoadShared32(SharedAddress from);
+void StoreShared32(SharedAddress to, uint32_t value);
+uint64_t LoadShared64(SharedAddress from);
+void StoreShared64(SharedAddress to, uint64_t value);
+uint32_t AddShared32(SharedAddress to, uint32_t value);
+void AddShared64(SharedAddress to, uint64_t value);
+uint32_t FloatBits(float value);
+float FloatFromBits(uint32_t bits);
+uint64_t DoubleBits(double value);
+double DoubleFromBits(uint64_t bits);
+uint64_t MultiplyHigh(uint64_t a, uint64_t b);
+double Log(double x);
+
 }  // namespace chorus::device

@@ -18,6 +18,10 @@ thread_local HostBlock* current_block = nullptr;
 constexpr int kWordBytes = 4;
 constexpr size_t kStackBytes = 128 << 10;
 
+std::string WriterName(int writer) {
+  return writer < 0 ? std::string("several threads") : absl::StrCat("thread ", writer);
+}
+
 }  // namespace
 
 HostSharedMemory::HostSharedMemory(int32_t size)
@@ -42,7 +46,7 @@ void HostSharedMemory::Read(SharedAddress from, void* to, int32_t size, int thre
     }
     if (!word.is_written) throw HostFault{absl::StrCat("reads shared word ", i, ", never written")};
     if (word.write_epoch == epoch_ && word.writer != thread) {
-      throw HostFault{absl::StrCat("reads shared word ", i, ", which thread ", word.writer,
+      throw HostFault{absl::StrCat("reads shared word ", i, ", which ", WriterName(word.writer),
                                    " wrote since the last barrier")};
     }
     word.reader = word.read_epoch == epoch_ && word.reader != thread ? kMany : thread;
@@ -64,7 +68,7 @@ void HostSharedMemory::NoteWrite(SharedAddress to, int32_t size, int thread, boo
       throw HostFault{absl::StrCat("writes shared word ", i, ", to which a copy is under way")};
     }
     if (word.write_epoch == epoch_ && word.writer != thread) {
-      throw HostFault{absl::StrCat("writes shared word ", i, ", which thread ", word.writer,
+      throw HostFault{absl::StrCat("writes shared word ", i, ", which ", WriterName(word.writer),
                                    " wrote since the last barrier")};
     }
     word.writer = thread;
@@ -218,6 +222,27 @@ void HostBlock::CheckGlobal(const void* address, int64_t size, bool is_write) co
   }
   throw HostFault{
       absl::StrCat(is_write ? "writes " : "reads ", size, " bytes outside the launch's arrays")};
+}
+
+uint64_t HostSharedMemory::Add(SharedAddress to, uint64_t value, int32_t size) {
+  CheckRange(to, size);
+  for (int64_t i = to / kWordBytes; i < (int64_t{to} + size) / kWordBytes; ++i) {
+    Word& word = words_[i];
+    if (!word.is_written || word.is_in_flight) {
+      throw HostFault{absl::StrCat("adds to shared word ", i, ", which holds no value yet")};
+    }
+    if (word.read_epoch == epoch_ || (word.write_epoch == epoch_ && word.writer != kMany)) {
+      throw HostFault{
+          absl::StrCat("adds to shared word ", i, ", read or written since the last barrier")};
+    }
+    word.writer = kMany;
+    word.write_epoch = epoch_;
+  }
+  uint64_t before = 0;  // the machine is little-endian, as the device
+  std::memcpy(&before, bytes_.data() + to, size);
+  const uint64_t after = before + value;
+  std::memcpy(bytes_.data() + to, &after, size);
+  return before;
 }
 
 }  // namespace chorus::device

@@ -28,10 +28,13 @@ class HostSharedMemory {
   void Write(SharedAddress to, const void* from, int32_t size, int thread);
   // From here until Write by the same thread nobody may touch it.
   void BeginCopy(SharedAddress to, int32_t size, int thread);
+  // Adds to an integer of `size` bytes, 4 or 8, and returns what it was. Until the next barrier
+  // only Add may touch it.
+  uint64_t Add(SharedAddress to, uint64_t value, int32_t size);
   void NextEpoch() { ++epoch_; }
 
  private:
-  static constexpr int kNobody = -1, kMany = -2;
+  static constexpr int kNobody = -1, kMany = -2;  // kMany writers: Add
   // Of four bytes.
   struct Word {
     int writer = kNobody, reader = kNobody;
