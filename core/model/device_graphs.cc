@@ -69,8 +69,8 @@ absl::Status DeviceGraphs::Record(int32_t max_rows, int64_t num_slots,
   const DeviceKernels& kernels = stream.kernels();
   int64_t max_spans = int64_t{1} << 16;
   if (kernels.TakesShape(traits_.shape)) {
-    max_spans = std::min(max_spans, kMaxWorkspaceBytes /
-                                        (4 * kernels.AttentionWorkspaceFloats(traits_.shape, 1)));
+    max_spans = std::min(
+        max_spans, kMaxWorkspaceBytes / (4 * kernels.AttentionWorkspaceFloats(traits_.shape, 1)));
   }
   const std::vector<StepBucket> buckets = MakeBuckets(max_rows, static_cast<int32_t>(max_spans));
   CHORUS_RETURN_IF_ERROR(Reserve(buckets, num_slots, kernels));
@@ -107,8 +107,8 @@ absl::StatusOr<bool> DeviceGraphs::Run(DeviceStep& step, DeviceStream& stream) {
   if (recorded == recorded_.end()) return false;
   step.PadTo(recorded->bucket);
   step.Pack();
-  CHORUS_RETURN_IF_ERROR(stream.Upload(step_.data(), step.bytes().data(),
-                                       static_cast<int64_t>(step.bytes().size())));
+  CHORUS_RETURN_IF_ERROR(
+      stream.Upload(step_.data(), step.bytes().data(), static_cast<int64_t>(step.bytes().size())));
   CHORUS_RETURN_IF_ERROR(stream.Launch(*recorded->graph));
   return true;
 }

@@ -22,8 +22,13 @@ class DeviceGraphs {
   // Borrows all.
   DeviceGraphs(Device& device, const DeviceModel& model, const ModelConfig& config,
                const StepTraits& traits, const DeviceKv& kv)
-      : model_(model), config_(config), traits_(traits), kv_(kv), step_(device),
-        activations_(device), workspace_(device) {}
+      : model_(model),
+        config_(config),
+        traits_(traits),
+        kv_(kv),
+        step_(device),
+        activations_(device),
+        workspace_(device) {}
 
   // Records graphs for up to `max_rows` rows; `progress` may be null.
   absl::Status Record(int32_t max_rows, int64_t num_slots,

@@ -63,8 +63,8 @@ absl::Status DeviceModel::WriteKeysAndValues(int32_t index, const DeviceForwardA
                                              DeviceStream& stream) const {
   const DeviceActivations& activations = args.activations;
   const Rows rows = {args.step.num_rows, args.step.num_own_rows};
-  CHORUS_RETURN_IF_ERROR(Multiply(weights_.layer(index).qkv, rows, activations.normed,
-                                  activations.qkv, stream));
+  CHORUS_RETURN_IF_ERROR(
+      Multiply(weights_.layer(index).qkv, rows, activations.normed, activations.qkv, stream));
   const DeviceRopeArgs rope = {.shape = traits_.shape,
                                .qkv = activations.qkv,
                                .positions = args.step.positions,
@@ -144,8 +144,7 @@ absl::Status DeviceModel::KeepRows(const DeviceForwardArgs& args, DeviceActivati
 
 // attention -> delta, then residual += delta, then the MLP of its norm -> delta.
 absl::Status DeviceModel::RunMlp(const DeviceWeights::Layer& layer, const Rows& rows,
-                                 const DeviceActivations& activations,
-                                 DeviceStream& stream) const {
+                                 const DeviceActivations& activations, DeviceStream& stream) const {
   DeviceKernels& kernels = stream.kernels();
   CHORUS_RETURN_IF_ERROR(
       Multiply(layer.output, rows, activations.attention, activations.delta, stream));

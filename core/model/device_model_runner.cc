@@ -76,8 +76,9 @@ class DeviceModelRunner : public ModelRunner {
   absl::StatusOr<StepResult> RunStep(const StepPlan& plan);
   absl::Status RunEagerly(DeviceStep& step);
   absl::StatusOr<DeviceProbeBuffers> ReserveProbes(const DeviceStep& step);
-  absl::StatusOr<std::vector<AttentionProbeResult>> ReadProbes(
-      const StepPlan& plan, const DeviceStep& step, const DeviceProbeBuffers& buffers);
+  absl::StatusOr<std::vector<AttentionProbeResult>> ReadProbes(const StepPlan& plan,
+                                                               const DeviceStep& step,
+                                                               const DeviceProbeBuffers& buffers);
   absl::Status ReserveRows(int32_t num_rows);
   // Fills result.tokens[first, end) from the final norms of the step's kept rows.
   absl::Status ChooseTokens(const StepPlan& plan, const DeviceStep& step, size_t first, size_t end,
@@ -127,11 +128,11 @@ void DeviceModelRunner::Warn(const DeviceRunnerOptions& options) const {
   const bool is_plain = std::any_of(traits_.windows.begin(), traits_.windows.end(),
                                     [](const WindowKernel& kernel) { return kernel.is_plain; });
   if (!is_plain || !options.warn) return;
-  options.warn(absl::StrCat(
-      "attention of ", config_.num_heads, " heads of ", config_.head_dim, " over ",
-      config_.num_kv_heads, " key-value heads",
-      config_.layer_windows.empty() ? "" : ", or with a window,",
-      " runs through the plain kernel on ", device_.name(), ", which is many times slower"));
+  options.warn(absl::StrCat("attention of ", config_.num_heads, " heads of ", config_.head_dim,
+                            " over ", config_.num_kv_heads, " key-value heads",
+                            config_.layer_windows.empty() ? "" : ", or with a window,",
+                            " runs through the plain kernel on ", device_.name(),
+                            ", which is many times slower"));
 }
 
 absl::Status DeviceModelRunner::ReserveRows(int32_t num_rows) {
@@ -194,8 +195,8 @@ absl::Status DeviceModelRunner::RunEagerly(DeviceStep& step) {
     args.probes = probe_buffers_;
   }
   int64_t activation_bytes = 0;
-  args.activations = DeviceActivations::Place(config_, step.num_rows(), activations_.data(),
-                                              &activation_bytes);
+  args.activations =
+      DeviceActivations::Place(config_, step.num_rows(), activations_.data(), &activation_bytes);
   args.kv = kv_;
   args.attention_workspace = reinterpret_cast<float*>(workspace_.data());
   normed_ = args.activations.normed;
@@ -266,11 +267,11 @@ absl::Status DeviceModelRunner::ChooseTokens(const StepPlan& plan, const DeviceS
   CHORUS_RETURN_IF_ERROR(logits_.Reserve(int64_t{4} * num_rows * config_.vocab_size));
   CHORUS_RETURN_IF_ERROR(
       stream_->Upload(choices_.data(), bytes.data(), static_cast<int64_t>(bytes.size())));
-  CHORUS_RETURN_IF_ERROR(kernels.GatherRows(
-      DeviceType::kBFloat16, normed_, reinterpret_cast<const int32_t*>(choices_.data()), num_rows,
-      config_.hidden_size, gathered_));
-  CHORUS_RETURN_IF_ERROR(model_->Logits(gathered_, num_rows,
-                                        reinterpret_cast<float*>(logits_.data()), *stream_));
+  CHORUS_RETURN_IF_ERROR(kernels.GatherRows(DeviceType::kBFloat16, normed_,
+                                            reinterpret_cast<const int32_t*>(choices_.data()),
+                                            num_rows, config_.hidden_size, gathered_));
+  CHORUS_RETURN_IF_ERROR(
+      model_->Logits(gathered_, num_rows, reinterpret_cast<float*>(logits_.data()), *stream_));
   char* output = nullptr;
   CHORUS_RETURN_IF_ERROR(Sample(packed, choices_.data() + packed_begin, num_rows, &output));
   std::vector<uint64_t> read((packed.output_bytes() + 15) / 16 * 2);

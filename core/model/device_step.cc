@@ -49,11 +49,11 @@ const T* At(const void* base, int64_t offset) {
 absl::StatusOr<StepTraits> StepTraits::Create(const ModelConfig& config,
                                               const DeviceKernels& kernels, int32_t scratch_slot) {
   StepTraits traits;
-  traits.shape = {.num_heads = config.num_heads,
-                  .num_kv_heads = config.num_kv_heads,
-                  .head_dim = config.head_dim,
-                  .softmax_scale =
-                      static_cast<float>(1.0 / std::sqrt(double{1.0} * config.head_dim))};
+  traits.shape = {
+      .num_heads = config.num_heads,
+      .num_kv_heads = config.num_kv_heads,
+      .head_dim = config.head_dim,
+      .softmax_scale = static_cast<float>(1.0 / std::sqrt(double{1.0} * config.head_dim))};
   traits.num_layers = config.num_layers;
   traits.scratch_slot = scratch_slot;
   const bool is_fast = kernels.TakesShape(traits.shape);

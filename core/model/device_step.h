@@ -40,9 +40,9 @@ struct StepBucket {
 struct DeviceStepView {
   struct Window {
     DeviceTiles own, fused;
-    DeviceTiles plain;         // instead of both, where the window's kernel is plain
-    DeviceTiles probed_own;    // own rows that are looked at beside the fast kernels
-    DeviceProbes probes;       // without buffers; num_probes 0: none
+    DeviceTiles plain;       // instead of both, where the window's kernel is plain
+    DeviceTiles probed_own;  // own rows that are looked at beside the fast kernels
+    DeviceProbes probes;     // without buffers; num_probes 0: none
     const int64_t* logit_offsets = nullptr;
   };
   int32_t num_rows = 0;

@@ -21,9 +21,8 @@ constexpr int64_t kChunkElements = int64_t{4} << 20;  // read at once and then u
 absl::Status CheckSizes(const ModelConfig& config) {
   const auto check = [](const char* field, int32_t value, int32_t multiple) {
     if (value % multiple == 0) return absl::OkStatus();
-    return absl::InvalidArgumentError(
-        absl::StrCat(field, ": ", value, " is not valid on a device: must be a multiple of ",
-                     multiple));
+    return absl::InvalidArgumentError(absl::StrCat(
+        field, ": ", value, " is not valid on a device: must be a multiple of ", multiple));
   };
   CHORUS_RETURN_IF_ERROR(check("hidden_size", config.hidden_size, 8));
   CHORUS_RETURN_IF_ERROR(check("intermediate_size", config.intermediate_size, 8));
@@ -138,7 +137,8 @@ class DeviceWeightsLoader {
       const WeightSource::Rows rows = checkpoint_.source->Read(part);
       for (int64_t begin = 0; begin < num_rows; begin += chunk_rows) {
         const int64_t count = std::min(chunk_rows, num_rows - begin);
-        CHORUS_RETURN_IF_ERROR(LoadRows(rows, begin, count, part.num_columns, array.is_float32, to));
+        CHORUS_RETURN_IF_ERROR(
+            LoadRows(rows, begin, count, part.num_columns, array.is_float32, to));
         to += count * part.num_columns * (array.is_float32 ? 4 : 2);
       }
       checkpoint_.source->Release(part);

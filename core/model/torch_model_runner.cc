@@ -191,9 +191,9 @@ WeightType WeightTypeOf(ModelDtype dtype) {
 absl::StatusOr<std::shared_ptr<const SharedWeights>> Load(const ModelOptions& options) {
   CHORUS_ASSIGN_OR_RETURN(const Checkpoint checkpoint, OpenCheckpoint(options));
   ThreadPool pool(std::max(1, options.num_threads));
-  CHORUS_ASSIGN_OR_RETURN(
-      auto model, LlamaModel::Load(checkpoint.config, WeightTypeOf(options.dtype),
-                                   *checkpoint.source, pool, options.progress));
+  CHORUS_ASSIGN_OR_RETURN(auto model,
+                          LlamaModel::Load(checkpoint.config, WeightTypeOf(options.dtype),
+                                           *checkpoint.source, pool, options.progress));
   return std::make_shared<const SharedWeights>(checkpoint.name, std::move(model));
 }
 
