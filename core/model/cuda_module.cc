@@ -40,7 +40,8 @@ absl::StatusOr<CudaModule*> OpenCudaModule(const std::string& path) {
   std::error_code error;
   if (!std::filesystem::is_regular_file(path, error)) {
     return absl::NotFoundError(absl::StrCat(
-        "there is no ", path, ": this server was built without the CUDA side; build it with "
+        "there is no ", path,
+        ": this server was built without the CUDA side; build it with "
         "CHORUS_CUDA=1 (nvcc is needed, no GPU), use the image chorus:cuda, or name the file in "
         "CHORUS_CUDA_MODULE"));
   }
@@ -54,8 +55,8 @@ absl::StatusOr<CudaModule*> OpenCudaModule(const std::string& path) {
   }
   const CudaModuleEntry entry = function();
   if (entry.interface != kCudaModuleInterface) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        path, " is not of this server's build: build and install both together"));
+    return absl::FailedPreconditionError(
+        absl::StrCat(path, " is not of this server's build: build and install both together"));
   }
   return entry.module;
 }

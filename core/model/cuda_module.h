@@ -31,7 +31,8 @@ struct CudaRunnerOptions {
   int32_t max_step_rows = 0;   // rows of the largest step: buffers are sized by it
   bool use_graphs = true;      // steps that only generate are recorded once and replayed
   std::function<void(int done, int total)> progress;  // of recording; may be null
-  std::function<void(const std::string& text)> warn;  // what is slower than it could be; may be null
+  std::function<void(const std::string& text)>
+      warn;  // what is slower than it could be; may be null
 };
 
 // Weights in a device's memory. Const; lives as long as the last runner.
@@ -58,13 +59,13 @@ class CudaModule {
   // INVALID_ARGUMENT if the kernels do not take a model of this shape.
   virtual absl::Status CheckModel(const ModelInfo& model) = 0;
 
-  // Errors as LoadSharedWeights. INVALID_ARGUMENT: float32, or a model that the kernels do not take.
-  // OUT_OF_RANGE: no such device. RESOURCE_EXHAUSTED: the device's memory does not hold them.
+  // Errors as LoadSharedWeights. INVALID_ARGUMENT: float32, or a model that the kernels do not
+  // take. OUT_OF_RANGE: no such device. RESOURCE_EXHAUSTED: the device's memory does not hold them.
   virtual absl::StatusOr<std::shared_ptr<const CudaWeights>> LoadWeights(
       int32_t device, const ModelOptions& options) = 0;
 
-  // A worker's runner, on the device of `weights`; several may share them. RESOURCE_EXHAUSTED: keys,
-  // values and buffers do not fit beside what is there.
+  // A worker's runner, on the device of `weights`; several may share them. RESOURCE_EXHAUSTED:
+  // keys, values and buffers do not fit beside what is there.
   virtual absl::StatusOr<std::unique_ptr<ModelRunner>> CreateRunner(
       std::shared_ptr<const CudaWeights> weights, const CudaRunnerOptions& options) = 0;
 };
@@ -92,8 +93,8 @@ constexpr uint64_t CudaModuleInterface() {
 }
 inline constexpr uint64_t kCudaModuleInterface = CudaModuleInterface();
 
-// Where the library lies: `path` if it is not empty, else lib/libchorus_cuda.so beside the folder of
-// this program, in an installation as in a build folder.
+// Where the library lies: `path` if it is not empty, else lib/libchorus_cuda.so beside the folder
+// of this program, in an installation as in a build folder.
 std::string CudaModulePath(const std::string& path);
 
 // Whether the NVIDIA driver's library is there; nothing else of CUDA is loaded for it.

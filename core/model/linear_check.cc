@@ -49,10 +49,9 @@ absl::StatusOr<bool> HasRowInvariantBits(Device& device, DeviceStream& stream,
                                          const DeviceLinearArgs& product) {
   constexpr int64_t kInputBytes = 2;
   const int64_t row_bytes = int64_t{product.out_size} * (product.is_output_float32 ? 4 : 2);
-  const auto most_rows = static_cast<int32_t>(
-      std::clamp<int64_t>(kMaxOutputBytes / row_bytes, 2, kRowCounts[0]));
-  const std::vector<uint16_t> rows =
-      RandomRows(product.type, int64_t{most_rows} * product.in_size);
+  const auto most_rows =
+      static_cast<int32_t>(std::clamp<int64_t>(kMaxOutputBytes / row_bytes, 2, kRowCounts[0]));
+  const std::vector<uint16_t> rows = RandomRows(product.type, int64_t{most_rows} * product.in_size);
   const auto x_bytes = static_cast<int64_t>(rows.size()) * kInputBytes;
   CHORUS_ASSIGN_OR_RETURN(const auto x, device.Allocate(x_bytes));
   CHORUS_ASSIGN_OR_RETURN(const auto y, device.Allocate(most_rows * row_bytes));

@@ -34,8 +34,8 @@ TEST(CudaModuleTest, WhatTheLoaderSaysIsPassedOn) {
   std::ofstream(path) << "no library";
   const auto module = OpenCudaModule(path);
   EXPECT_EQ(module.status().code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_THAT(Message(module), AllOf(HasSubstr(path), HasSubstr("file too short"),
-                                     HasSubstr("pip install torch")));
+  EXPECT_THAT(Message(module),
+              AllOf(HasSubstr(path), HasSubstr("file too short"), HasSubstr("pip install torch")));
 }
 
 TEST(CudaModuleTest, AnotherLibraryIsRefused) {

@@ -55,8 +55,8 @@ class CudaStreamTest : public testing::Test {
     for (int row = 0; row < kRows; ++row) {
       for (int i = 0; i < kOutSize; ++i) {
         for (int k = 0; k < kInSize; ++k) {
-          expected_[row * kOutSize + i] += FloatFromBFloat16(x[row * kInSize + k]) *
-                                           FloatFromBFloat16(weight[i * kInSize + k]);
+          expected_[row * kOutSize + i] +=
+              FloatFromBFloat16(x[row * kInSize + k]) * FloatFromBFloat16(weight[i * kInSize + k]);
         }
       }
     }
@@ -65,7 +65,8 @@ class CudaStreamTest : public testing::Test {
 
   static std::vector<int32_t> PieceRows() {
     std::vector<int32_t> rows;
-    for (const fake_cuda::Product& product : fake_cuda::Products()) rows.push_back(product.num_rows);
+    for (const fake_cuda::Product& product : fake_cuda::Products())
+      rows.push_back(product.num_rows);
     return rows;
   }
 

@@ -10,7 +10,9 @@
 #include <cuda_runtime_api.h>
 
 #include "core/kernels/bfloat16.h"
+#include "core/kernels/cuda/attention_probes_cuda.h"
 #include "core/kernels/cuda/elementwise_cuda.h"
+#include "core/kernels/cuda/sampling_cuda.h"
 #include "core/kernels/cuda/segment_attention_cuda.h"
 
 namespace chorus {
@@ -70,6 +72,30 @@ TileShape CudaOwnTileShape(const AttentionShape&) { return {}; }
 TileShape CudaFusedTileShape(const AttentionShape&) { return {}; }
 int64_t AttentionWorkspaceFloats(const AttentionShape&, int32_t) { return 0; }
 cudaError_t LaunchSegmentAttention(const DeviceAttentionArgs&, cudaStream_t) { return cudaSuccess; }
+bool CudaPlainAttentionTakes(const AttentionShape&) { return true; }
+TileShape CudaPlainTileShape() { return {}; }
+cudaError_t LaunchPlainAttention(const DeviceAttentionArgs&, const DeviceTiles&, cudaStream_t) {
+  return cudaSuccess;
+}
+cudaError_t LaunchReduceProbes(const DeviceProbes&, int32_t, cudaStream_t) { return cudaSuccess; }
+cudaError_t LaunchMeanProbes(const DeviceProbes&, cudaStream_t) { return cudaSuccess; }
+int64_t CudaSamplingWorkspaceBytes(int32_t, int32_t, int32_t, int32_t) { return 0; }
+cudaError_t LaunchSampling(const DeviceSamplingArgs&, cudaStream_t) { return cudaSuccess; }
+cudaError_t LaunchEmbed(DeviceType, const int32_t*, int32_t, const void*, int32_t, float*,
+                        cudaStream_t) {
+  return cudaSuccess;
+}
+cudaError_t LaunchAddBias(DeviceType, void*, const float*, int32_t, int32_t, cudaStream_t) {
+  return cudaSuccess;
+}
+cudaError_t LaunchGatherRows(DeviceType, const void*, const int32_t*, int32_t, int32_t, void*,
+                             cudaStream_t) {
+  return cudaSuccess;
+}
+cudaError_t LaunchGatherFloatRows(const float*, const int32_t*, int32_t, int32_t, float*,
+                                  cudaStream_t) {
+  return cudaSuccess;
+}
 cudaError_t LaunchAddRmsNorm(DeviceType, float*, const void*, const float*, int32_t, int32_t, float,
                              void*, cudaStream_t) {
   return cudaSuccess;
@@ -92,9 +118,7 @@ using chorus::fake_cuda::Queue;
 
 extern "C" {
 
-cudaError_t cudaSetDevice(int device) {
-  return device == 0 ? cudaSuccess : cudaErrorInvalidDevice;
-}
+cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : cudaErrorInvalidDevice; }
 cudaError_t cudaGetLastError() { return cudaSuccess; }
 const char* cudaGetErrorName(cudaError_t) { return "cudaErrorName"; }
 const char* cudaGetErrorString(cudaError_t) { return "its text"; }
@@ -171,7 +195,7 @@ cublasStatus_t cublasLtMatmulDescInit_internal(cublasLtMatmulDesc_t product, siz
                                                cublasComputeType_t compute, cudaDataType_t scale) {
   product->data[0] = CUBLAS_OP_N;
   return compute == CUBLAS_COMPUTE_32F && scale == CUDA_R_32F ? CUBLAS_STATUS_SUCCESS
-                                                             : CUBLAS_STATUS_INVALID_VALUE;
+                                                              : CUBLAS_STATUS_INVALID_VALUE;
 }
 cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t product,
                                               cublasLtMatmulDescAttributes_t attribute,

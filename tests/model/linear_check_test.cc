@@ -23,8 +23,8 @@ class HostMemory : public DeviceMemory {
   std::vector<char> bytes_;
 };
 
-// A device with matrix products only, in whose hands a row's sum is one chain, or is split in halves
-// from so many rows on, as a library that picks its kernel by the number of rows would.
+// A device with matrix products only, in whose hands a row's sum is one chain, or is split in
+// halves from so many rows on, as a library that picks its kernel by the number of rows would.
 class ProductsOnly : public Device, public DeviceStream {
  public:
   explicit ProductsOnly(int32_t split_from_rows) : split_from_rows_(split_from_rows) {}

@@ -57,8 +57,8 @@ std::vector<DeviceLinearArgs> ProductsOf(const DeviceWeights& weights) {
   return products;
 }
 
-// Settles on an algorithm for each product that gives rows the same bits whatever the batch: cuBLASLt
-// promises it for none, so they are tried, best first. Returns what could not be had.
+// Settles on an algorithm for each product that gives rows the same bits whatever the batch:
+// cuBLASLt promises it for none, so they are tried, best first. Returns what could not be had.
 absl::StatusOr<std::vector<std::string>> SettleAlgorithms(
     CudaDevice& device, const std::vector<DeviceLinearArgs>& products) {
   std::vector<std::string> warnings;
@@ -68,8 +68,7 @@ absl::StatusOr<std::vector<std::string>> SettleAlgorithms(
     do {
       is_settled = HasRowInvariantBits(device, *stream, product);
       if (absl::IsResourceExhausted(is_settled.status())) return is_settled.status();
-    } while (!is_settled.value_or(false) &&
-             device.linear_algorithms().TakeNext(ShapeOf(product)));
+    } while (!is_settled.value_or(false) && device.linear_algorithms().TakeNext(ShapeOf(product)));
     CHORUS_RETURN_IF_ERROR(is_settled.status());
     if (*is_settled) continue;
     warnings.push_back(absl::StrCat(
@@ -93,10 +92,10 @@ class LoadedCudaModule : public CudaModule {
     const AttentionShape shape = {.num_heads = model.num_heads,
                                   .num_kv_heads = model.num_kv_heads,
                                   .head_dim = model.head_dim};
-    if (CudaAttentionTakes(shape)) return absl::OkStatus();
-    return absl::InvalidArgumentError(absl::StrCat(
-        "the CUDA kernels do not take ", model.num_heads, " heads of ", model.head_dim, " over ",
-        model.num_kv_heads, " key-value heads: use --devices=cpu"));
+    if (CudaAttentionTakes(shape) || CudaPlainAttentionTakes(shape)) return absl::OkStatus();
+    return absl::InvalidArgumentError(
+        absl::StrCat("the CUDA kernels do not take ", model.num_heads, " heads of ", model.head_dim,
+                     " over ", model.num_kv_heads, " key-value heads: use --devices=cpu"));
   }
 
   absl::StatusOr<std::shared_ptr<const CudaWeights>> LoadWeights(

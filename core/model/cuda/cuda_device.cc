@@ -56,8 +56,8 @@ class CudaMemory : public DeviceMemory {
 
 // Bytes that torch's allocator holds and nobody uses.
 int64_t CachedBytes(int32_t device_index) {
-  const auto stats = c10::cuda::CUDACachingAllocator::getDeviceStats(
-      static_cast<c10::DeviceIndex>(device_index));
+  const auto stats =
+      c10::cuda::CUDACachingAllocator::getDeviceStats(static_cast<c10::DeviceIndex>(device_index));
   constexpr auto kAll = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
   return stats.reserved_bytes[kAll].current - stats.allocated_bytes[kAll].current;
 }
@@ -78,9 +78,9 @@ absl::Status NoDeviceStatus(cudaError_t error) {
         "started without its GPUs (docker run --gpus all)");
   }
   if (error == cudaErrorInsufficientDriver) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        "no CUDA device: the NVIDIA driver is for CUDA ", VersionText(driver),
-        ", too old for CUDA ", VersionText(runtime), ": install a newer driver"));
+    return absl::FailedPreconditionError(
+        absl::StrCat("no CUDA device: the NVIDIA driver is for CUDA ", VersionText(driver),
+                     ", too old for CUDA ", VersionText(runtime), ": install a newer driver"));
   }
   return absl::FailedPreconditionError(
       absl::StrCat("no CUDA device: ", cudaGetErrorName(error), ", ", cudaGetErrorString(error)));
@@ -136,18 +136,17 @@ absl::StatusOr<int64_t> CudaDevice::FreeBytes() const {
 }
 
 absl::StatusOr<std::unique_ptr<DeviceMemory>> CudaDevice::Allocate(int64_t num_bytes) {
-  auto memory =
-      WithDevice(device_index_, [&]() -> absl::StatusOr<std::unique_ptr<DeviceMemory>> {
-        // The allocator gives no pointer for 0 bytes. Its blocks begin at multiples of 512.
-        void* const data = c10::cuda::CUDACachingAllocator::raw_alloc(
-            static_cast<size_t>(std::max<int64_t>(num_bytes, 1)));
-        return std::make_unique<CudaMemory>(device_index_, data);
-      });
+  auto memory = WithDevice(device_index_, [&]() -> absl::StatusOr<std::unique_ptr<DeviceMemory>> {
+    // The allocator gives no pointer for 0 bytes. Its blocks begin at multiples of 512.
+    void* const data = c10::cuda::CUDACachingAllocator::raw_alloc(
+        static_cast<size_t>(std::max<int64_t>(num_bytes, 1)));
+    return std::make_unique<CudaMemory>(device_index_, data);
+  });
   if (memory.ok() || memory.status().code() != absl::StatusCode::kResourceExhausted) return memory;
   const absl::StatusOr<int64_t> free_bytes = FreeBytes();
-  return absl::ResourceExhaustedError(
-      absl::StrCat("out of memory on ", name(), ": ", num_bytes, " bytes were wanted, ",
-                   free_bytes.value_or(0), " are free"));
+  return absl::ResourceExhaustedError(absl::StrCat("out of memory on ", name(), ": ", num_bytes,
+                                                   " bytes were wanted, ", free_bytes.value_or(0),
+                                                   " are free"));
 }
 
 absl::StatusOr<std::unique_ptr<DeviceStream>> CudaDevice::CreateStream() {

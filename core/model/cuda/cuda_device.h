@@ -14,16 +14,16 @@
 
 namespace chorus {
 
-// The CUDA devices of this machine, at least one; uses none. FAILED_PRECONDITION, saying why and how
-// to mend it: no NVIDIA driver, one that is too old, or no device.
+// The CUDA devices of this machine, at least one; uses none. FAILED_PRECONDITION, saying why and
+// how to mend it: no NVIDIA driver, one that is too old, or no device.
 absl::StatusOr<std::vector<CudaDeviceInfo>> ListCudaDevices();
 
 // A CUDA device. Memory comes from torch's caching allocator, so that torch code in the same
 // process and this one share what is there. Thread-safe.
 class CudaDevice : public Device {
  public:
-  // OUT_OF_RANGE: there is no such device. FAILED_PRECONDITION: as ListCudaDevices, or this one has a
-  // problem. INTERNAL: CUDA fails.
+  // OUT_OF_RANGE: there is no such device. FAILED_PRECONDITION: as ListCudaDevices, or this one has
+  // a problem. INTERNAL: CUDA fails.
   static absl::StatusOr<std::unique_ptr<CudaDevice>> Create(int32_t device_index);
 
   std::string name() const override;

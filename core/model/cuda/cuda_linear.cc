@@ -69,22 +69,23 @@ uint32_t OutputAlignment(const LinearShape& shape) {
 template <typename Value>
 absl::Status Prefer(cublasLtMatmulPreference_t preference,
                     cublasLtMatmulPreferenceAttributes_t attribute, Value value) {
-  return LtStatus(cublasLtMatmulPreferenceSetAttribute(preference, attribute, &value, sizeof(value)),
-                  "cublasLtMatmulPreferenceSetAttribute");
+  return LtStatus(
+      cublasLtMatmulPreferenceSetAttribute(preference, attribute, &value, sizeof(value)),
+      "cublasLtMatmulPreferenceSetAttribute");
 }
 
 // Sums of one row may be split among blocks, and are then added in float32 in a fixed order, where
 // rows are so few that one block a tile leaves the device idle. Never "in place": its sums are
 // rounded to the output's type on the way.
-absl::Status InitPreference(const LinearShape& shape, cublasLtMatmulPreferenceOpaque_t* preference) {
+absl::Status InitPreference(const LinearShape& shape,
+                            cublasLtMatmulPreferenceOpaque_t* preference) {
   CHORUS_RETURN_IF_ERROR(
       LtStatus(cublasLtMatmulPreferenceInit(preference), "cublasLtMatmulPreferenceInit"));
   const auto workspace_bytes = static_cast<uint64_t>(LinearAlgorithms::kWorkspaceBytes);
   CHORUS_RETURN_IF_ERROR(
       Prefer(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, workspace_bytes));
-  const uint32_t reductions = shape.kind == RowKind::kFused
-                                  ? CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE
-                                  : CUBLASLT_REDUCTION_SCHEME_NONE;
+  const uint32_t reductions = shape.kind == RowKind::kFused ? CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE
+                                                            : CUBLASLT_REDUCTION_SCHEME_NONE;
   CHORUS_RETURN_IF_ERROR(
       Prefer(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, reductions));
   // A product may begin at any row of an array.
@@ -114,8 +115,7 @@ bool Takes(cublasLtHandle_t handle, const LinearShape& shape, int32_t num_rows,
 absl::StatusOr<std::vector<cublasLtMatmulAlgo_t>> FindCandidates(cublasLtHandle_t handle,
                                                                  const LinearShape& shape) {
   Descriptors of;
-  CHORUS_RETURN_IF_ERROR(
-      of.Init(shape, shape.kind == RowKind::kOwn ? kOwnRows : kFusedRows));
+  CHORUS_RETURN_IF_ERROR(of.Init(shape, shape.kind == RowKind::kOwn ? kOwnRows : kFusedRows));
   cublasLtMatmulPreferenceOpaque_t preference;
   CHORUS_RETURN_IF_ERROR(InitPreference(shape, &preference));
   std::vector<cublasLtMatmulHeuristicResult_t> results(kMaxCandidates);
@@ -172,9 +172,8 @@ absl::StatusOr<LinearPlan> LinearAlgorithms::Plan(cublasLtHandle_t handle, const
   const cublasLtMatmulAlgo_t& algorithm = choice.candidates[choice.taken];
   auto found = choice.max_rows.find(num_rows);
   if (found == choice.max_rows.end()) {
-    found = choice.max_rows
-                .emplace(num_rows, FindMaxRows(handle, shape, num_rows, algorithm))
-                .first;
+    found =
+        choice.max_rows.emplace(num_rows, FindMaxRows(handle, shape, num_rows, algorithm)).first;
   }
   return LinearPlan{.algorithm = algorithm, .max_rows = found->second};
 }
@@ -204,8 +203,7 @@ absl::Status CudaLinear::Run(const DeviceLinearArgs& args) {
   CHORUS_RETURN_IF_ERROR(Validate(args));
   if (args.num_rows == 0) return absl::OkStatus();
   const LinearShape shape = ShapeOf(args);
-  CHORUS_ASSIGN_OR_RETURN(const LinearPlan plan,
-                          algorithms_->Plan(handle_, shape, args.num_rows));
+  CHORUS_ASSIGN_OR_RETURN(const LinearPlan plan, algorithms_->Plan(handle_, shape, args.num_rows));
   constexpr int64_t kInputBytes = 2;
   const int64_t output_bytes = shape.is_output_float32 ? 4 : 2;
   const float one = 1.0f;
@@ -216,11 +214,11 @@ absl::Status CudaLinear::Run(const DeviceLinearArgs& args) {
     CHORUS_RETURN_IF_ERROR(of.Init(shape, num_rows));
     const auto* x = static_cast<const std::byte*>(args.x) + kInputBytes * first * args.in_size;
     auto* y = static_cast<std::byte*>(args.y) + output_bytes * first * args.out_size;
-    CHORUS_RETURN_IF_ERROR(LtStatus(
-        cublasLtMatmul(handle_, &of.product, &one, args.weight, &of.weight, x, &of.x, &zero, y,
-                       &of.y, y, &of.y, &plan.algorithm, workspace_,
-                       static_cast<size_t>(LinearAlgorithms::kWorkspaceBytes), stream_),
-        "cublasLtMatmul"));
+    CHORUS_RETURN_IF_ERROR(
+        LtStatus(cublasLtMatmul(handle_, &of.product, &one, args.weight, &of.weight, x, &of.x,
+                                &zero, y, &of.y, y, &of.y, &plan.algorithm, workspace_,
+                                static_cast<size_t>(LinearAlgorithms::kWorkspaceBytes), stream_),
+                 "cublasLtMatmul"));
   }
   return absl::OkStatus();
 }

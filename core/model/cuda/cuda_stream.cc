@@ -89,8 +89,8 @@ absl::StatusOr<std::unique_ptr<CudaStream>> CudaStream::Create(
   CHORUS_RETURN_IF_ERROR(CudaStatus(cudaSetDevice(device_index), "cudaSetDevice"));
   // It does not wait for the legacy default stream, on which torch's own work would go.
   cudaStream_t cuda_stream = nullptr;
-  CHORUS_RETURN_IF_ERROR(CudaStatus(
-      cudaStreamCreateWithFlags(&cuda_stream, cudaStreamNonBlocking), "cudaStreamCreate"));
+  CHORUS_RETURN_IF_ERROR(CudaStatus(cudaStreamCreateWithFlags(&cuda_stream, cudaStreamNonBlocking),
+                                    "cudaStreamCreate"));
   void* const workspace_data = workspace->data();
   std::unique_ptr<CudaStream> stream(
       new CudaStream(device_index, cuda_stream, std::move(workspace)));
@@ -141,11 +141,10 @@ absl::Status CudaStream::Download(void* to, const void* from, int64_t num_bytes)
   const auto* source = static_cast<const char*>(from);
   for (int64_t first = 0; first < num_bytes; first += kDownloadBytes) {
     const auto piece = static_cast<size_t>(std::min(kDownloadBytes, num_bytes - first));
-    CHORUS_RETURN_IF_ERROR(CudaStatus(cudaMemcpyAsync(downloads_->data(), source + first, piece,
-                                                      cudaMemcpyDeviceToHost, stream_),
-                                      "a copy from the device"));
-    CHORUS_RETURN_IF_ERROR(
-        CudaStatus(cudaStreamSynchronize(stream_), "work on the device"));
+    CHORUS_RETURN_IF_ERROR(CudaStatus(
+        cudaMemcpyAsync(downloads_->data(), source + first, piece, cudaMemcpyDeviceToHost, stream_),
+        "a copy from the device"));
+    CHORUS_RETURN_IF_ERROR(CudaStatus(cudaStreamSynchronize(stream_), "work on the device"));
     std::memcpy(target + first, downloads_->data(), piece);
   }
   return absl::OkStatus();
