@@ -38,9 +38,9 @@ class DeviceWeights {
   const Layer& layer(int32_t index) const { return layers_[index]; }
   const void* embedding() const { return embedding_; }  // [vocab_size, hidden_size]
   const float* final_norm() const { return final_norm_; }
-  const Matrix& head() const { return head_; }        // hidden_size -> vocab_size
-  const float* cosine() const { return cosine_; }     // [max_positions, head_dim / 2]
-  const float* sine() const { return sine_; }         // like cosine
+  const Matrix& head() const { return head_; }     // hidden_size -> vocab_size
+  const float* cosine() const { return cosine_; }  // [max_positions, head_dim / 2]
+  const float* sine() const { return sine_; }      // like cosine
   int64_t num_parameters() const { return num_parameters_; }
   int64_t weight_bytes() const { return weight_bytes_; }
 

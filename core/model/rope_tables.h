@@ -6,8 +6,8 @@
 
 namespace chorus {
 
-// Writes the rotations of positions [begin, end): cosine and sine, each [end - begin, head_dim / 2],
-// computed in double.
+// Writes the rotations of positions [begin, end): cosine and sine, each [end - begin, head_dim /
+// 2], computed in double.
 void FillRopeTables(const ModelConfig& config, int64_t begin, int64_t end, float* cosine,
                     float* sine);
 

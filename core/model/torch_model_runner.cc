@@ -16,6 +16,7 @@
 #include "core/base/status_macros.h"
 #include "core/base/thread_pool.h"
 #include "core/model/checkpoint.h"
+#include "core/model/choice_groups.h"
 #include "core/model/kv_storage.h"
 #include "core/model/llama_model.h"
 #include "core/model/llama_weights.h"
@@ -40,9 +41,6 @@ class SharedWeights {
 
 namespace {
 
-// Logits of at most this many rows stand side by side (more only for one choice that needs more):
-// enough for the head's matrix product to be limited by arithmetic, and a bound on memory.
-constexpr size_t kMaxLogitRows = 64;
 constexpr int kMaxThreads = 1024;
 constexpr int64_t kMaxSlots = int64_t{1} << 30;  // slot numbers are int32
 
@@ -125,31 +123,6 @@ class TorchModelRunner : public ModelRunner {
   Workspace workspace_;
 };
 
-// Rows of the plan that the choices [first, end) read, compare or score, ascending, each once.
-std::vector<int32_t> RowsOf(const StepPlan& plan, size_t first, size_t end) {
-  std::vector<int32_t> rows;
-  for (size_t i = first; i < end; ++i) {
-    const TokenChoice& choice = plan.choices[i];
-    rows.insert(rows.end(), choice.rows.begin(), choice.rows.end());
-    rows.insert(rows.end(), choice.compared_rows.begin(), choice.compared_rows.end());
-    rows.insert(rows.end(), choice.target_rows.begin(), choice.target_rows.end());
-  }
-  std::sort(rows.begin(), rows.end());
-  rows.erase(std::unique(rows.begin(), rows.end()), rows.end());
-  return rows;
-}
-
-// One past the last choice whose logits fit beside those of `first`.
-size_t EndOfGroup(const StepPlan& plan, size_t first) {
-  size_t num_rows = RowsOf(plan, first, first + 1).size();
-  size_t end = first + 1;
-  for (; end < plan.choices.size(); ++end) {
-    num_rows += RowsOf(plan, end, end + 1).size();
-    if (num_rows > kMaxLogitRows) break;
-  }
-  return end;
-}
-
 int32_t IndexIn(const std::vector<int32_t>& ascending, int32_t value) {
   return static_cast<int32_t>(std::lower_bound(ascending.begin(), ascending.end(), value) -
                               ascending.begin());
@@ -158,11 +131,11 @@ int32_t IndexIn(const std::vector<int32_t>& ascending, int32_t value) {
 absl::StatusOr<StepResult> TorchModelRunner::RunStep(const StepPlan& plan) {
   StepResult result;
   if (plan.num_rows() == 0) return result;
-  const std::vector<int32_t> logit_rows = RowsOf(plan, 0, plan.choices.size());
+  const std::vector<int32_t> logit_rows = RowsOfChoices(plan, 0, plan.choices.size());
   result.probes = model_.Forward(plan, logit_rows, kv_, workspace_, pool_);
   result.tokens.resize(plan.choices.size());
   for (size_t first = 0; first < plan.choices.size();) {
-    const size_t end = EndOfGroup(plan, first);
+    const size_t end = EndOfChoiceGroup(plan, first);
     ChooseTokens(plan, logit_rows, first, end, result);
     first = end;
   }
@@ -172,7 +145,7 @@ absl::StatusOr<StepResult> TorchModelRunner::RunStep(const StepPlan& plan) {
 void TorchModelRunner::ChooseTokens(const StepPlan& plan, const std::vector<int32_t>& logit_rows,
                                     size_t first, size_t end, StepResult& result) {
   const int64_t vocab_size = model_.config().vocab_size;
-  const std::vector<int32_t> rows = RowsOf(plan, first, end);
+  const std::vector<int32_t> rows = RowsOfChoices(plan, first, end);
   std::vector<int32_t> hidden_rows;
   for (const int32_t row : rows) hidden_rows.push_back(IndexIn(logit_rows, row));
   workspace_.ReserveLogits(model_.config(), static_cast<int64_t>(rows.size()),
@@ -218,9 +191,9 @@ WeightType WeightTypeOf(ModelDtype dtype) {
 absl::StatusOr<std::shared_ptr<const SharedWeights>> Load(const ModelOptions& options) {
   CHORUS_ASSIGN_OR_RETURN(const Checkpoint checkpoint, OpenCheckpoint(options));
   ThreadPool pool(std::max(1, options.num_threads));
-  CHORUS_ASSIGN_OR_RETURN(
-      auto model, LlamaModel::Load(checkpoint.config, WeightTypeOf(options.dtype),
-                                   *checkpoint.source, pool, options.progress));
+  CHORUS_ASSIGN_OR_RETURN(auto model,
+                          LlamaModel::Load(checkpoint.config, WeightTypeOf(options.dtype),
+                                           *checkpoint.source, pool, options.progress));
   return std::make_shared<const SharedWeights>(checkpoint.name, std::move(model));
 }
 

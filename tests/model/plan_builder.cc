@@ -47,7 +47,8 @@ int32_t AppendRows(const TestSequence& sequence, int32_t begin, int32_t end, Ste
                                    .interval_end = interval_end,
                                    .windowed_begin = interval_end,
                                    .windowed_end = static_cast<int32_t>(all.size()),
-                                   .position_begin = sequence.layout.PositionOf(run_begin)});
+                                   .position_begin = sequence.layout.PositionOf(run_begin),
+                                   .is_fused = run_begin >= sequence.layout.original_length()});
   }
   return first_row;
 }

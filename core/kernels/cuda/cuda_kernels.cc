@@ -25,8 +25,8 @@ absl::Status Start(int32_t device_index, const char* kernel, const Launch& launc
 absl::Status CudaStatus(cudaError_t error, const char* what) {
   if (error == cudaSuccess) return absl::OkStatus();
   cudaGetLastError();
-  const std::string text = absl::StrCat(what, " failed: ", cudaGetErrorName(error), ", ",
-                                        cudaGetErrorString(error));
+  const std::string text =
+      absl::StrCat(what, " failed: ", cudaGetErrorName(error), ", ", cudaGetErrorString(error));
   return error == cudaErrorMemoryAllocation ? absl::ResourceExhaustedError(text)
                                             : absl::InternalError(text);
 }
@@ -74,9 +74,8 @@ absl::Status CudaKernels::MoveKv(DeviceType type, const DeviceRopeArgs& rope, co
 
 absl::Status CudaKernels::SiluMultiply(DeviceType type, const void* gate_up, int32_t num_rows,
                                        int32_t size, void* out) {
-  return Start(device_index_, "the kernel of SwiGLU", [&] {
-    return LaunchSiluMultiply(type, gate_up, num_rows, size, out, stream_);
-  });
+  return Start(device_index_, "the kernel of SwiGLU",
+               [&] { return LaunchSiluMultiply(type, gate_up, num_rows, size, out, stream_); });
 }
 
 bool CudaKernels::TakesPlainShape(const AttentionShape& shape) const {
@@ -123,9 +122,8 @@ absl::Status CudaKernels::GatherRows(DeviceType type, const void* from, const in
 
 absl::Status CudaKernels::GatherFloatRows(const float* from, const int32_t* rows,
                                           int32_t num_gathered, int32_t size, float* out) {
-  return Start(device_index_, "the kernel that gathers rows", [&] {
-    return LaunchGatherFloatRows(from, rows, num_gathered, size, out, stream_);
-  });
+  return Start(device_index_, "the kernel that gathers rows",
+               [&] { return LaunchGatherFloatRows(from, rows, num_gathered, size, out, stream_); });
 }
 
 int64_t CudaKernels::SamplingWorkspaceBytes(int32_t num_rows, int32_t num_choices,

@@ -37,8 +37,8 @@ struct DeviceAttentionArgs {
   // logits + logit_offsets[r], [num_heads, index of r's token + 1]. It changes no output.
   float* logits = nullptr;
   const int64_t* logit_offsets = nullptr;  // [num_rows], -1: not looked at; null: no row is
-  DeviceTiles own;             // rows of prefixes and segments
-  DeviceTiles fused;           // rows that see everything: suffix and generated
+  DeviceTiles own;                         // rows of prefixes and segments
+  DeviceTiles fused;                       // rows that see everything: suffix and generated
   float* workspace = nullptr;  // AttentionWorkspaceFloats of them, for the spans of `fused`
 };
 

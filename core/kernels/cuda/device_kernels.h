@@ -27,8 +27,8 @@ class DeviceKernels {
   virtual absl::Status SegmentAttention(const DeviceAttentionArgs& args) = 0;
 
   // What SegmentAttention does not take, and layers with a window: any even head_dim up to 256. All
-  // rows of the step are in `tiles`, cut by PlanTiles for the window; `own`, `fused` and `workspace`
-  // of `args` are not read. If args.out is null only logits are given.
+  // rows of the step are in `tiles`, cut by PlanTiles for the window; `own`, `fused` and
+  // `workspace` of `args` are not read. If args.out is null only logits are given.
   virtual bool TakesPlainShape(const AttentionShape& shape) const = 0;
   virtual TileShape PlainTileShape() const = 0;
   virtual absl::Status PlainAttention(const DeviceAttentionArgs& args,
@@ -48,8 +48,8 @@ class DeviceKernels {
   // out[i, :] = from[rows[i], :]; out [num_gathered, size], apart from `from`; `size` even.
   virtual absl::Status GatherRows(DeviceType type, const void* from, const int32_t* rows,
                                   int32_t num_gathered, int32_t size, void* out) = 0;
-  virtual absl::Status GatherFloatRows(const float* from, const int32_t* rows,
-                                       int32_t num_gathered, int32_t size, float* out) = 0;
+  virtual absl::Status GatherFloatRows(const float* from, const int32_t* rows, int32_t num_gathered,
+                                       int32_t size, float* out) = 0;
 
   // residual += delta (not if null), then out = residual / sqrt(mean(residual^2) + epsilon) *
   // weight, row by row. residual [num_rows, size]; delta, out [num_rows, size]; weight [size]

@@ -15,7 +15,7 @@ inline constexpr int kSplitThreads = 256;
 inline constexpr int kSplitWarps = kSplitThreads / kWarpSize;
 inline constexpr int kEntriesOfThread = kSplitSize / kSplitThreads;
 inline constexpr float kLog2OfE = 1.4426950408889634f;
-inline constexpr double kLn2 = 0.6931471805599453;
+inline constexpr double kLn2Double = 0.6931471805599453;
 
 CHORUS_DEVICE float Nan() { return FloatFromBits(0x7FC00000u); }
 CHORUS_DEVICE bool IsFinite(float x) { return Abs(x) < -MinusInfinity(); }
@@ -256,7 +256,7 @@ struct CombineLogitsKernel {
     if (choice.rule == LogitRule::kProbMax || largest == MinusInfinity()) return largest;
     float sum = 0.0f;  // at least 1
     for_each([&](float value) { sum += Exp(value - largest); });
-    return largest + Log2(sum) * static_cast<float>(kLn2);
+    return largest + Log2(sum) * static_cast<float>(kLn2Double);
   }
 };
 
@@ -390,7 +390,7 @@ struct DivergenceKernel {
       if (e != 0.0f) weighted += e * y;  // no 0 times minus infinity; NaN counts
     }
     if (mass == 0.0f) return 0.0f;
-    return weighted - mass * (Log2(mass) * static_cast<float>(kLn2) - log_num_rows);
+    return weighted - mass * (Log2(mass) * static_cast<float>(kLn2Double) - log_num_rows);
   }
 };
 

@@ -186,7 +186,7 @@ struct ChooseTokensKernel {
     for (int32_t i = 0; i < launch.num_splits; ++i) {
       sum += LoadGlobal(launch.divergences + int64_t{BlockX()} * launch.num_splits + i);
     }
-    const double bits = sum / (num_rows * kLn2), limit = Log(static_cast<double>(num_rows)) / kLn2;
+    const double bits = sum / (num_rows * kLn2Double), limit = Log(static_cast<double>(num_rows)) / kLn2Double;
     return static_cast<float>(bits < 0.0 ? 0.0 : bits > limit ? limit : bits);
   }
 };

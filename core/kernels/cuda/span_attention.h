@@ -32,6 +32,7 @@ struct SpanAttention {
 
   CHORUS_DEVICE static void Run(const Launch& launch, SharedAddress shared) {
     const KeySpan span = LoadGlobal(launch.spans + BlockX());
+    if (span.begin == span.end) return;  // padding of a recorded step: no tile reads it
     const Tile tile = LoadGlobal(launch.tiles + span.tile);
     const int warp = ThreadIndex() / kWarpSize, lane = ThreadIndex() % kWarpSize;
     float scale_log2 = launch.softmax_scale * kLog2E;
