@@ -100,6 +100,7 @@ def _add_flex(contenders, request, q, k, v):
 
     try:
         block_mask = create_block_mask(mask_mod, None, None, q.shape[2], k.shape[2], device=q.device, _compile=True)
+        torch._dynamo.reset()  # else a few shapes later it stops compiling and runs unfused
         compiled = torch.compile(flex_attention, dynamic=False)
     except Exception as error:  # noqa: BLE001
         contenders.missing["FlexAttention"] = str(error).strip().splitlines()[0][:200]

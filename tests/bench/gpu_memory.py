@@ -34,6 +34,9 @@ class HostMemory:
     def scatter(self, to, slots, values):
         to[slots] = values
 
+    def take(self, array, indices):
+        return array[indices]
+
     def pointer(self, array):
         return array.ctypes.data
 
@@ -107,8 +110,14 @@ class GpuMemory:
         array = numpy.frombuffer(data if data else bytes(16), numpy.uint8).copy()
         return self.torch.from_numpy(array).to(self.device)
 
+    def _indices(self, indices):
+        return self.torch.from_numpy(numpy.asarray(indices, numpy.int64)).to(self.device)
+
     def scatter(self, to, slots, values):
-        to[self.torch.from_numpy(slots.astype(numpy.int64)).to(self.device)] = values
+        to[self._indices(slots)] = values
+
+    def take(self, array, indices):
+        return array[self._indices(indices)]
 
     def pointer(self, array):
         return array.data_ptr()
