@@ -14,8 +14,8 @@ namespace {
 absl::StatusOr<BenchModel> LoadOnCpu(const ModelOptions& options) {
   CHORUS_ASSIGN_OR_RETURN(std::shared_ptr<const SharedWeights> weights, LoadSharedWeights(options));
   BenchModel model;
-  model.create_runner = [weights, num_threads = options.num_threads](
-                            const BenchRunnerOptions& runner) {
+  model.create_runner = [weights,
+                         num_threads = options.num_threads](const BenchRunnerOptions& runner) {
     return CreateTorchModelRunner(weights, {num_threads, runner.kv_cache_bytes});
   };
   return model;

@@ -151,11 +151,16 @@ int64_t ChorusWorkspaceFloats(const ChorusPlan* plan) {
 ChorusArray ChorusPlanArray(const ChorusPlan* plan, int32_t name) {
   using chorus::bench::ArrayOf;
   switch (name) {
-    case kChorusOwnTiles: return ArrayOf(plan->own.tiles);
-    case kChorusOwnSpans: return ArrayOf(plan->own.spans);
-    case kChorusFusedTiles: return ArrayOf(plan->fused.tiles);
-    case kChorusFusedSpans: return ArrayOf(plan->fused.spans);
-    case kChorusSlotTable: return ArrayOf(plan->slot_table);
+    case kChorusOwnTiles:
+      return ArrayOf(plan->own.tiles);
+    case kChorusOwnSpans:
+      return ArrayOf(plan->own.spans);
+    case kChorusFusedTiles:
+      return ArrayOf(plan->fused.tiles);
+    case kChorusFusedSpans:
+      return ArrayOf(plan->fused.spans);
+    case kChorusSlotTable:
+      return ArrayOf(plan->slot_table);
   }
   return {nullptr, 0};
 }

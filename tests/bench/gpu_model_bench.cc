@@ -23,14 +23,15 @@
 #include "tests/bench/gpu_model_load.h"
 
 ABSL_FLAG(std::string, device, "cuda:0", "cuda:N, or cpu");
-ABSL_FLAG(std::string, model, "llama-3.2-3b",
-          "a shape with random weights (smollm2-135m, llama-3.2-1b, llama-3.2-3b, llama-3.1-8b), or "
-          "a model's directory");
+ABSL_FLAG(
+    std::string, model, "llama-3.2-3b",
+    "a shape with random weights (smollm2-135m, llama-3.2-1b, llama-3.2-3b, llama-3.1-8b), or "
+    "a model's directory");
 ABSL_FLAG(std::string, tokenizer, "tests/golden/models/tiny_gqa/tokenizer.json",
           "any tokenizer.json; what it makes of the tokens is not looked at");
 ABSL_FLAG(std::string, dtype, "bfloat16", "bfloat16, or for the CPU float32");
-ABSL_FLAG(std::vector<std::string>, batches, std::vector<std::string>({"1", "8", "32", "64", "128"}),
-          "requests at once");
+ABSL_FLAG(std::vector<std::string>, batches,
+          std::vector<std::string>({"1", "8", "32", "64", "128"}), "requests at once");
 ABSL_FLAG(int32_t, prompt_tokens, 50, "tokens of each of six prompts");
 ABSL_FLAG(int32_t, new_tokens, 64, "tokens that each request generates");
 ABSL_FLAG(int32_t, max_step_rows, 8192, "rows of one step, at most");

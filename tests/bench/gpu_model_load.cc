@@ -43,14 +43,14 @@ absl::StatusOr<std::unique_ptr<BenchEngine>> BenchEngine::Create(
   auto bench = std::make_unique<BenchEngine>();
   EngineOptions options;
   options.max_step_rows = max_step_rows;
-  options.prompt_share_rows = max_step_rows;  // prompts first: decoding is then measured undisturbed
+  options.prompt_share_rows =
+      max_step_rows;  // prompts first: decoding is then measured undisturbed
   options.max_queued_requests = 1024;
   options.max_idle_cache_tokens = 0;  // nothing is found that was read before
   std::vector<std::unique_ptr<ModelRunner>> runners;
   runners.push_back(std::move(runner));
-  CHORUS_ASSIGN_OR_RETURN(bench->engine_,
-                          Engine::Create(options, std::move(runners), tokenizer, &bench->recorder_,
-                                         Clock::Real()));
+  CHORUS_ASSIGN_OR_RETURN(bench->engine_, Engine::Create(options, std::move(runners), tokenizer,
+                                                         &bench->recorder_, Clock::Real()));
   return bench;
 }
 

@@ -252,7 +252,8 @@ TYPED_TEST_P(DeviceAttentionTest, LongRowsOverManySpansAndBlocks) {
         {3, 1}, 2500, {{0, 17, false}, {17, 1600, true}, {1600, 2500, false}}, 2490, 10, is_fused);
     step.fused.scalings = {{0.9f, 0.9f, 0.1f}};
     if (is_fused) step.fused.runs[0].scaling = 0;
-    ExpectNear(TypeParam::template Run<BFloat16, 128>(step, 1), RunReference(step), Tolerance<BFloat16>());
+    ExpectNear(TypeParam::template Run<BFloat16, 128>(step, 1), RunReference(step),
+               Tolerance<BFloat16>());
   }
 }
 
@@ -279,6 +280,8 @@ TYPED_TEST_P(DeviceAttentionTest, HugeLogitsDoNotOverflow) {
   }
 }
 
-REGISTER_TYPED_TEST_SUITE_P(DeviceAttentionTest, EqualsTheReferenceOnFuzzedSteps, ARowIsTheSameBitForBitInEveryBatch, LongRowsOverManySpansAndBlocks, ARowWithoutKeysIsZeroWithMinusInfinity, HugeLogitsDoNotOverflow);
+REGISTER_TYPED_TEST_SUITE_P(DeviceAttentionTest, EqualsTheReferenceOnFuzzedSteps,
+                            ARowIsTheSameBitForBitInEveryBatch, LongRowsOverManySpansAndBlocks,
+                            ARowWithoutKeysIsZeroWithMinusInfinity, HugeLogitsDoNotOverflow);
 
 }  // namespace chorus::device

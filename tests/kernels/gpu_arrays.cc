@@ -9,7 +9,9 @@
 namespace chorus::test {
 namespace {
 
-void ExpectSuccess(cudaError_t error) { EXPECT_EQ(error, cudaSuccess) << cudaGetErrorString(error); }
+void ExpectSuccess(cudaError_t error) {
+  EXPECT_EQ(error, cudaSuccess) << cudaGetErrorString(error);
+}
 
 }  // namespace
 

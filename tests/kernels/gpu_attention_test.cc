@@ -45,8 +45,8 @@ struct GpuBackend {
     std::vector<float> workspace(
         AttentionWorkspaceFloats(step.shape, static_cast<int32_t>(fused.spans.size())),
         std::nanf(""));
-    const std::vector<int32_t>& slot_table = step.own.slot_table.empty() ? step.fused.slot_table
-                                                                         : step.own.slot_table;
+    const std::vector<int32_t>& slot_table =
+        step.own.slot_table.empty() ? step.fused.slot_table : step.own.slot_table;
     const std::vector<SegmentScaling>& scalings =
         step.fused.scalings.empty() ? step.own.scalings : step.fused.scalings;
     GpuArrays gpu({ReadOnly(step.q), ReadOnly(step.k), ReadOnly(step.v), ReadOnly(own.tiles),
@@ -54,8 +54,7 @@ struct GpuBackend {
                    ReadOnly(slot_table), ReadOnly(scalings), Writable(out), Writable(log_sum_exp),
                    Writable(workspace)});
     DeviceAttentionArgs args;
-    args.type =
-        std::is_same_v<Element, BFloat16> ? DeviceType::kBFloat16 : DeviceType::kFloat16;
+    args.type = std::is_same_v<Element, BFloat16> ? DeviceType::kBFloat16 : DeviceType::kFloat16;
     args.shape = step.shape;
     args.q = gpu.At(step.q.data());
     args.k = gpu.At(step.k.data());
