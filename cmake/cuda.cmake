@@ -43,3 +43,58 @@ function(chorus_cuda_library name)
                         POSITION_INDEPENDENT_CODE ON)
   target_link_libraries(${name} PUBLIC ${ARG_DEPS})
 endfunction()
+
+if(CHORUS_CUDA)
+  # Libraries of the CUDA toolkit: those beside the torch wheel, which run with it, or the toolkit's
+  # own, which are enough to link.
+  set(_toolkit_lib_dirs)
+  foreach(_dir ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
+    list(APPEND _toolkit_lib_dirs ${_dir}/../lib64 ${_dir}/../lib ${_dir}/../../../lib64)
+  endforeach()
+  find_library(CHORUS_CUDART NAMES libcudart.so.13 HINTS ${_cuda_lib_dirs} ${_toolkit_lib_dirs} NO_DEFAULT_PATH REQUIRED)
+  find_library(CHORUS_CUBLASLT NAMES libcublasLt.so.13 HINTS ${_cuda_lib_dirs} ${_toolkit_lib_dirs} NO_DEFAULT_PATH REQUIRED)
+  find_path(CHORUS_CUBLASLT_INCLUDE cublasLt.h
+            HINTS ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES} ${_site}/nvidia/cu13/include NO_DEFAULT_PATH REQUIRED)
+endif()
+
+# chorus_cuda_module(NAME SOURCES a.cc ... DEPS static libraries): lib/libNAME.so in the build
+# folder, to be opened by dlopen. It exports what its sources mark and nothing of its libraries, which
+# the program that opens it has copies of.
+function(chorus_cuda_module name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})
+  add_library(${name} MODULE ${ARG_SOURCES})
+  chorus_target_defaults(${name})
+  target_include_directories(${name} SYSTEM PRIVATE ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES} ${CHORUS_CUBLASLT_INCLUDE})
+  foreach(_target ${name} ${ARG_DEPS})
+    chorus_hide_in_module(${_target})
+  endforeach()
+  set_target_properties(${name} PROPERTIES
+    LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/lib LINKER_LANGUAGE CXX CUDA_RUNTIME_LIBRARY None
+    INSTALL_RPATH "$ORIGIN")
+  # torch_cuda registers itself with torch_cpu as it is loaded, also where no symbol of it is used.
+  target_link_libraries(${name} PRIVATE ${ARG_DEPS}
+    -Wl,--no-as-needed ${CHORUS_TORCH_DIR}/lib/libtorch_cuda.so ${CHORUS_TORCH_DIR}/lib/libc10_cuda.so
+    -Wl,--as-needed ${CHORUS_CUBLASLT} ${CHORUS_CUDART})
+  target_link_options(${name} PRIVATE LINKER:--exclude-libs,ALL LINKER:--no-undefined)
+endfunction()
+
+# Position-independent code of hidden symbols, for a library of the repository and all that it is
+# made of.
+function(chorus_hide_in_module target)
+  if(NOT TARGET ${target})
+    return()
+  endif()
+  get_target_property(_type ${target} TYPE)
+  get_target_property(_is_imported ${target} IMPORTED)
+  if(_is_imported OR _type STREQUAL "INTERFACE_LIBRARY")
+    return()
+  endif()
+  set_target_properties(${target} PROPERTIES
+    POSITION_INDEPENDENT_CODE ON CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON)
+  get_target_property(_deps ${target} INTERFACE_LINK_LIBRARIES)
+  if(_deps)
+    foreach(_dep ${_deps})
+      chorus_hide_in_module(${_dep})
+    endforeach()
+  endif()
+endfunction()

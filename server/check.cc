@@ -1,7 +1,9 @@
 #include "server/check.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <limits>
 
 #include <netdb.h>
 #include <sys/socket.h>
@@ -13,6 +15,7 @@
 #include "absl/strings/strip.h"
 #include "absl/time/clock.h"
 
+#include "core/base/status_macros.h"
 #include "server/free_memory.h"
 #include "server/model_setup.h"
 #include "server/secrets.h"
@@ -22,34 +25,72 @@ namespace {
 
 constexpr double kMiB = 1024.0 * 1024.0;
 
+// Where the model would run, and what is free there for weights, keys and values.
+struct Place {
+  ServedDevices devices;
+  int64_t free_bytes = 0;  // of each device, or of the machine
+};
+
+absl::StatusOr<Place> FindPlace(const ModelConfigFlags& model, CheckReport* report) {
+  Place place;
+  CHORUS_ASSIGN_OR_RETURN(place.devices, ChooseDevices(model));
+  report->facts.push_back(
+      absl::StrCat("devices      ", place.devices.names(), ": ", place.devices.why));
+  if (place.devices.module == nullptr) {
+    place.free_bytes = FreeMemoryBytes();
+    return place;
+  }
+  CHORUS_ASSIGN_OR_RETURN(const auto infos, place.devices.module->Devices());
+  place.free_bytes = std::numeric_limits<int64_t>::max();
+  for (const int32_t device : place.devices.cuda) {
+    const CudaDeviceInfo& info = infos.at(static_cast<size_t>(device));
+    CHORUS_ASSIGN_OR_RETURN(const int64_t free_bytes, place.devices.module->FreeBytes(device));
+    report->facts.push_back(absl::StrFormat("cuda:%-8d%s, %.1f of %.1f MiB are free", device,
+                                            info.model, free_bytes / kMiB,
+                                            info.total_bytes / kMiB));
+    place.free_bytes = std::min(place.free_bytes, free_bytes);
+  }
+  return place;
+}
+
+void CheckMemory(const ModelConfigFlags& model, const ModelInfo& info, const Place& place,
+                 CheckReport* report) {
+  const int64_t beside_weights = place.free_bytes - info.weight_bytes;
+  int64_t kv_bytes = model.kv_cache_bytes;
+  if (kv_bytes == 0) {
+    kv_bytes = place.devices.module == nullptr
+                   ? DefaultKvCacheBytes(beside_weights, model.workers)
+                   : DefaultDeviceKvCacheBytes(beside_weights, model.workers);
+  }
+  const int64_t needed = info.weight_bytes + kv_bytes * model.workers;
+  report->facts.push_back(absl::StrFormat(
+      "memory       %.1f MiB of weights, %d worker(s)%s with %.1f MiB of keys and values: %d tokens "
+      "each; %.1f MiB are free",
+      info.weight_bytes / kMiB, model.workers,
+      place.devices.module == nullptr ? "" : " on each device", kv_bytes / kMiB,
+      kv_bytes / info.kv_bytes_per_token, place.free_bytes / kMiB));
+  if (place.free_bytes > 0 && needed > place.free_bytes) {
+    report->problems.push_back(absl::ResourceExhaustedError(absl::StrFormat(
+        "weights, keys and values need %.1f MiB, %.1f MiB are free: give a smaller "
+        "--kv_cache_bytes or fewer --workers",
+        needed / kMiB, place.free_bytes / kMiB)));
+  }
+}
+
 void CheckModel(const ModelConfigFlags& model, CheckReport* report) {
   if (const auto text = LoadText(model); !text.ok()) {
     report->problems.push_back(text.status());
   } else {
     report->facts.push_back(absl::StrCat("tokenizer    ", text->tokenizer->vocab_size(), " tokens"));
   }
-  const absl::StatusOr<ModelInfo> info = InspectServedModel(model);
+  const absl::StatusOr<Place> place = FindPlace(model, report);
+  if (!place.ok()) return report->problems.push_back(place.status());
+  const absl::StatusOr<ModelInfo> info = InspectServedModel(model, place->devices);
   if (!info.ok()) return report->problems.push_back(info.status());
-  const int64_t free_bytes = FreeMemoryBytes();
-  const int64_t kv_bytes =
-      model.kv_cache_bytes > 0
-          ? model.kv_cache_bytes
-          : DefaultKvCacheBytes(free_bytes - info->weight_bytes, model.workers);
-  const int64_t needed = info->weight_bytes + kv_bytes * model.workers;
   report->facts.push_back(absl::StrFormat(
       "model        %s, %.1f million parameters, %s on %s, context %d tokens", info->name,
       info->num_parameters / 1e6, info->dtype, info->device, info->max_positions));
-  report->facts.push_back(absl::StrFormat(
-      "memory       %.1f MiB of weights, %d worker(s) with %.1f MiB of keys and values: %d tokens "
-      "each; %.1f MiB are free",
-      info->weight_bytes / kMiB, model.workers, kv_bytes / kMiB,
-      kv_bytes / info->kv_bytes_per_token, free_bytes / kMiB));
-  if (free_bytes > 0 && needed > free_bytes) {
-    report->problems.push_back(absl::ResourceExhaustedError(absl::StrFormat(
-        "weights, keys and values need %.1f MiB, %.1f MiB are free: give a smaller "
-        "--kv_cache_bytes or fewer --workers",
-        needed / kMiB, free_bytes / kMiB)));
-  }
+  CheckMemory(model, *info, *place, report);
 }
 
 void CheckCertificate(const SecurityConfig& security, CheckReport* report) {

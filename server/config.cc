@@ -11,6 +11,7 @@
 #include "absl/strings/str_join.h"
 
 #include "core/base/status_macros.h"
+#include "server/devices.h"
 
 namespace chorus {
 namespace {
@@ -46,13 +47,11 @@ absl::Status CheckAddress(std::string_view flag, const std::string& address) {
   return absl::OkStatus();
 }
 
-absl::Status CheckDevices(const std::string& devices) {
-  if (devices == "auto" || devices == "cpu") return absl::OkStatus();
-  if (absl::StartsWith(devices, "cuda")) {
-    return Bad("--devices=", devices,
-               " needs the CUDA side, which is not built into this server: use --devices=cpu");
-  }
-  return Bad("--devices=", devices, " is not known: use auto or cpu");
+absl::Status CheckDevices(const ModelConfigFlags& model) {
+  CHORUS_ASSIGN_OR_RETURN(const DeviceList devices, ParseDevices(model.devices));
+  if (devices.cuda.empty() || model.dtype != "float32") return absl::OkStatus();
+  return Bad("--dtype=float32 is for the CPU only: --devices=", model.devices,
+             " takes bfloat16 (or auto)");
 }
 
 absl::Status ValidateModel(const ModelConfigFlags& model) {
@@ -61,8 +60,8 @@ absl::Status ValidateModel(const ModelConfigFlags& model) {
         "--model is missing: name a Hugging Face model directory, "
         "for instance --model=models/smollm2-135m-instruct");
   }
-  CHORUS_RETURN_IF_ERROR(CheckDevices(model.devices));
   CHORUS_RETURN_IF_ERROR(CheckOneOf("dtype", model.dtype, {"auto", "float32", "bfloat16"}));
+  CHORUS_RETURN_IF_ERROR(CheckDevices(model));
   if (!model.random_weights.empty()) {
     CHORUS_RETURN_IF_ERROR(CheckOneOf("random_weights", model.random_weights,
                                       {"llama-3.2-3b", "llama-3.1-8b", "smollm2-135m"}));

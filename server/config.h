@@ -14,11 +14,12 @@ namespace chorus {
 struct ModelConfigFlags {
   std::string directory;         // a Hugging Face directory; its tokenizer is always needed
   std::string random_weights;    // name of a published shape to serve with random weights, or empty
-  std::string devices = "auto";  // "auto", "cpu"
+  std::string devices = "auto";  // "auto", "cpu", "cuda:0,cuda:1"
   std::string dtype = "auto";    // "auto" (bfloat16), "float32", "bfloat16"
-  int32_t workers = 1;           // replicas of the model that share weights, one thread team each
+  int32_t workers = 1;           // on each device; they share its copy of the weights
   int32_t threads = 0;           // compute threads of one worker; 0: hardware threads / workers
   int64_t kv_cache_bytes = 0;    // keys and values of one worker; 0: from free memory
+  bool cuda_graphs = true;       // steps that only generate are recorded once and replayed
 };
 
 // Where the server listens and how it ends.

@@ -101,18 +101,26 @@ void AddModelFlags(std::vector<Flag>* flags) {
                 "serve random weights of llama-3.2-3b, llama-3.1-8b or smollm2-135m, for "
                 "benchmarks; --model then gives the tokenizer only",
                 [](Config& c) -> auto& { return c.model.random_weights; }),
-       MakeFlag(kGroup, "devices", "LIST", "auto or cpu; auto is cpu in this build",
+       MakeFlag(kGroup, "devices", "LIST",
+                "auto, cpu, or GPUs by number: cuda:0,cuda:1; auto is every GPU that can be used, "
+                "else cpu",
                 [](Config& c) -> auto& { return c.model.devices; }),
-       MakeFlag(kGroup, "dtype", "TYPE", "auto, float32 or bfloat16; auto is bfloat16",
+       MakeFlag(kGroup, "dtype", "TYPE", "auto, float32 or bfloat16; auto is bfloat16, all that GPUs take",
                 [](Config& c) -> auto& { return c.model.dtype; }),
-       MakeFlag(kGroup, "workers", "N", "replicas that share the weights, each with its own batch",
+       MakeFlag(kGroup, "workers", "N",
+                "workers on each device, each with its own batch; they share its weights",
                 [](Config& c) -> auto& { return c.model.workers; }),
-       MakeFlag(kGroup, "threads", "N", "compute threads a worker; 0: hardware threads / workers",
+       MakeFlag(kGroup, "threads", "N", "compute threads a worker on the CPU; 0: hardware threads / workers",
                 [](Config& c) -> auto& { return c.model.threads; }),
        MakeFlag(kGroup, "kv_cache_bytes", "BYTES",
                 "memory for keys and values a worker; KiB, MiB and GiB may stand behind it; 0: half "
-                "of what is free once the weights are loaded, shared by the workers",
-                [](Config& c) -> auto& { return c.model.kv_cache_bytes; })});
+                "of what is free once the weights are loaded, nine tenths of it on a GPU, shared by "
+                "the workers there",
+                [](Config& c) -> auto& { return c.model.kv_cache_bytes; }),
+       MakeFlag(kGroup, "cuda_graphs", "",
+                "on GPUs, steps that only generate are recorded at the start and replayed: faster, "
+                "for a longer start",
+                [](Config& c) -> auto& { return c.model.cuda_graphs; })});
 }
 
 void AddNetworkFlags(std::vector<Flag>* flags) {

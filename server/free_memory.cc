@@ -49,4 +49,8 @@ int64_t DefaultKvCacheBytes(int64_t free_bytes, int32_t num_workers) {
   return std::max<int64_t>(free_bytes / 2 / std::max(num_workers, 1), int64_t{64} << 20);
 }
 
+int64_t DefaultDeviceKvCacheBytes(int64_t free_bytes, int32_t num_workers) {
+  return std::max<int64_t>(free_bytes / 10 * 9 / std::max(num_workers, 1), 0);
+}
+
 }  // namespace chorus

@@ -14,4 +14,9 @@ int64_t FreeMemoryBytes(const std::string& root = "");
 // workers, and 64 MiB at least.
 int64_t DefaultKvCacheBytes(int64_t free_bytes, int32_t num_workers);
 
+// The same on a GPU of which `free_bytes` are free beside the weights, and which serves nothing
+// else: nine tenths over all workers. The last tenth is for the buffers of a step, recorded graphs
+// and what CUDA and torch take.
+int64_t DefaultDeviceKvCacheBytes(int64_t free_bytes, int32_t num_workers);
+
 }  // namespace chorus

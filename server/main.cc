@@ -2,7 +2,6 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <functional>
 #include <future>
 #include <string>
 #include <utility>
@@ -10,7 +9,6 @@
 
 #include <google/protobuf/stubs/logging.h>
 #include <grpc/support/log.h>
-#include <unistd.h>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -19,6 +17,7 @@
 #include "server/check.h"
 #include "server/config.h"
 #include "server/flags.h"
+#include "server/load_progress.h"
 #include "server/logging.h"
 #include "server/model_setup.h"
 #include "server/names.h"
@@ -46,17 +45,9 @@ void LogConfig(const Logger& logger, const ServerConfig& config) {
   logger.Log(Logger::Level::kInfo, "config", fields);
 }
 
-// Tells how far loading is: rewrites one line on a terminal, else nothing but the log's own lines.
-// A signal while loading ends the process: there is nothing to drain yet.
-std::function<void(int, int)> LoadProgress(const TerminationSignals& signals) {
-  const bool is_terminal = isatty(STDERR_FILENO) == 1;
-  return [&signals, is_terminal](int done, int total) {
-    if (signals.Wait(absl::ZeroDuration())) std::_Exit(kExitDone);
-    if (is_terminal) {
-      std::fprintf(stderr, "\rloading model: %d of %d parts%s", done, total,
-                   done == total ? "\n" : "");
-    }
-  };
+void LogDevices(const Logger& logger, const ServedDevices& devices) {
+  logger.Log(devices.is_surprising ? Logger::Level::kWarning : Logger::Level::kInfo, "devices",
+             {{"devices", devices.names()}, {"why", devices.why}});
 }
 
 // Drains while listening for a second signal, which ends the process at once.
@@ -82,9 +73,13 @@ int Serve(const ServerConfig& config, const Logger& logger, const TerminationSig
   if (const absl::Status readable = CheckSecrets(config.security); !readable.ok()) {
     return Fail(kExitUsage, readable);
   }
+  const absl::StatusOr<ServedDevices> devices = ChooseDevices(config.model);
+  if (!devices.ok()) return Fail(kExitUsage, devices.status());
   absl::StatusOr<TextSetup> text = LoadText(config.model);
   if (!text.ok()) return Fail(kExitUsage, text.status());
-  auto runners = LoadRunners(config.model, LoadProgress(signals));
+  LogDevices(logger, *devices);
+  LoadProgress progress(logger, signals);
+  auto runners = LoadRunners(config, *devices, progress);
   if (!runners.ok()) return Fail(kExitUsage, runners.status());
 
   LogConfig(logger, config);

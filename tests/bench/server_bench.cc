@@ -161,7 +161,9 @@ absl::Status Run(Options options) {
   if (options.config.model.directory.empty()) {
     runners = InstantRunners(*text.tokenizer);
   } else {
-    CHORUS_ASSIGN_OR_RETURN(runners, LoadRunners(options.config.model, [](int, int) {}));
+    CHORUS_ASSIGN_OR_RETURN(const ServedDevices devices, ChooseDevices(options.config.model));
+    LoadObserver observer;
+    CHORUS_ASSIGN_OR_RETURN(runners, LoadRunners(options.config, devices, observer));
   }
   options.config.network.listen = "127.0.0.1:0";
   options.config.network.metrics_listen = "";

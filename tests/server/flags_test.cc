@@ -6,6 +6,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "server/devices.h"
+
 namespace chorus {
 namespace {
 
@@ -85,7 +87,12 @@ INSTANTIATE_TEST_SUITE_P(
         BadFlags{"NotBytes", {"--kv_cache_bytes=1TB"}, "--kv_cache_bytes=1TB"},
         BadFlags{"HugeBytes", {"--kv_cache_bytes=99999999999GiB"}, "--kv_cache_bytes"},
         BadFlags{"NoModel", {}, "--model is missing"},
-        BadFlags{"Cuda", {"--model=m", "--devices=cuda:0"}, "CUDA side"},
+        BadFlags{"DeviceNumber", {"--model=m", "--devices=cuda"}, "cuda:0,cuda:1"},
+        BadFlags{"DeviceTwice", {"--model=m", "--devices=cuda:1,cuda:0,cuda:1"}, "cuda:1 twice"},
+        BadFlags{"DeviceMixture", {"--model=m", "--devices=cpu,cuda:0"}, "--devices=cpu,cuda:0"},
+        BadFlags{"DeviceDtype",
+                 {"--model=m", "--devices=cuda:0", "--dtype=float32"},
+                 "--dtype=float32 is for the CPU only"},
         BadFlags{"Device", {"--model=m", "--devices=tpu"}, "--devices=tpu"},
         BadFlags{"Dtype", {"--model=m", "--dtype=int8"}, "--dtype=int8"},
         BadFlags{"Shape", {"--model=m", "--random_weights=gpt"}, "--random_weights=gpt"},
@@ -115,6 +122,20 @@ INSTANTIATE_TEST_SUITE_P(
         BadFlags{"Queue", {"--model=m", "--max_queued_requests=0"}, "--max_queued_requests=0"},
         BadFlags{"NoFile", {"--config=/no/such/file"}, "--config=/no/such/file"}),
     [](const auto& info) { return info.param.name; });
+
+TEST(FlagsTest, DevicesAreListedByNumber) {
+  const auto list = ParseDevices("cuda:1,cuda:0");
+  ASSERT_TRUE(list.ok()) << list.status();
+  EXPECT_THAT(list->cuda, testing::ElementsAre(1, 0));
+  EXPECT_FALSE(list->is_auto);
+  EXPECT_TRUE(ParseDevices("auto")->is_auto);
+  EXPECT_FALSE(ParseDevices("cpu")->is_auto);
+  EXPECT_TRUE(ParseDevices("cpu")->cuda.empty());
+  const auto parsed = ParseFlags({"--model=m", "--devices=cuda:0", "--cuda_graphs=false"});
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  EXPECT_TRUE(Validate(parsed->config).ok());
+  EXPECT_FALSE(parsed->config.model.cuda_graphs);
+}
 
 TEST(FlagsTest, SwitchesNeedNoValueAndTakeOneFromAFile) {
   EXPECT_FALSE(ParseFlags({"--model=m"})->config.security.insecure);

@@ -50,5 +50,10 @@ TEST(DefaultKvCacheBytesTest, SharesHalfAmongTheWorkers) {
   EXPECT_EQ(DefaultKvCacheBytes(0, 1), int64_t{64} << 20);
 }
 
+TEST(DefaultDeviceKvCacheBytesTest, SharesNineTenthsAmongTheWorkers) {
+  EXPECT_EQ(DefaultDeviceKvCacheBytes(10'000, 3), 3'000);
+  EXPECT_EQ(DefaultDeviceKvCacheBytes(-5'000, 1), 0);
+}
+
 }  // namespace
 }  // namespace chorus

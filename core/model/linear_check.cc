@@ -1,0 +1,72 @@
+#include "core/model/linear_check.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include "core/base/status_macros.h"
+
+namespace chorus {
+namespace {
+
+// One row, rows that fill no tile, whole tiles, and several of them with a rest.
+constexpr int32_t kRowCounts[] = {300, 100, 64, 17, 2, 1};
+constexpr int64_t kMaxOutputBytes = 64 << 20;
+constexpr uint32_t kSeed = 20;
+
+// Numbers of magnitudes 1/128 to 2 with random mantissas: sums of their products are rounded, so
+// another order gives other bits.
+std::vector<uint16_t> RandomRows(DeviceType type, int64_t num_values) {
+  const uint16_t smallest = type == DeviceType::kBFloat16 ? 0x3c00 : 0x2000;
+  // Sign, the last three bits of the exponent, mantissa.
+  const uint16_t random_bits = type == DeviceType::kBFloat16 ? 0x83ff : 0x9fff;
+  std::mt19937 random(kSeed);
+  std::vector<uint16_t> values(static_cast<size_t>(num_values));
+  for (uint16_t& value : values) {
+    value = static_cast<uint16_t>(smallest | (random() & random_bits));
+  }
+  return values;
+}
+
+// [num_rows, row_bytes]. What y held before cannot pass for a result.
+absl::StatusOr<std::vector<std::byte>> Compute(DeviceStream& stream, DeviceLinearArgs args,
+                                               int32_t num_rows, int64_t row_bytes) {
+  std::vector<std::byte> y(static_cast<size_t>(num_rows * row_bytes), std::byte{0xff});
+  const auto num_bytes = static_cast<int64_t>(y.size());
+  args.num_rows = num_rows;
+  CHORUS_RETURN_IF_ERROR(stream.Upload(args.y, y.data(), num_bytes));
+  CHORUS_RETURN_IF_ERROR(stream.Linear(args));
+  CHORUS_RETURN_IF_ERROR(stream.Download(y.data(), args.y, num_bytes));
+  return y;
+}
+
+}  // namespace
+
+absl::StatusOr<bool> HasRowInvariantBits(Device& device, DeviceStream& stream,
+                                         const DeviceLinearArgs& product) {
+  constexpr int64_t kInputBytes = 2;
+  const int64_t row_bytes = int64_t{product.out_size} * (product.is_output_float32 ? 4 : 2);
+  const auto most_rows = static_cast<int32_t>(
+      std::clamp<int64_t>(kMaxOutputBytes / row_bytes, 2, kRowCounts[0]));
+  const std::vector<uint16_t> rows =
+      RandomRows(product.type, int64_t{most_rows} * product.in_size);
+  const auto x_bytes = static_cast<int64_t>(rows.size()) * kInputBytes;
+  CHORUS_ASSIGN_OR_RETURN(const auto x, device.Allocate(x_bytes));
+  CHORUS_ASSIGN_OR_RETURN(const auto y, device.Allocate(most_rows * row_bytes));
+  CHORUS_RETURN_IF_ERROR(stream.Upload(x->data(), rows.data(), x_bytes));
+  DeviceLinearArgs args = product;
+  args.x = x->data();
+  args.y = y->data();
+  CHORUS_ASSIGN_OR_RETURN(const auto expected, Compute(stream, args, most_rows, row_bytes));
+  for (const int32_t num_rows : kRowCounts) {
+    if (num_rows >= most_rows) continue;
+    CHORUS_ASSIGN_OR_RETURN(const auto found, Compute(stream, args, num_rows, row_bytes));
+    if (std::memcmp(found.data(), expected.data(), found.size()) != 0) return false;
+  }
+  return true;
+}
+
+}  // namespace chorus
