@@ -1,5 +1,6 @@
 // The CUDA kernels' own source on the host back end, against the reference.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -9,6 +10,7 @@
 
 #include "gtest/gtest.h"
 
+#include "core/kernels/cuda/hopper_attention.h"
 #include "core/kernels/cuda/prefill_attention.h"
 #include "core/kernels/cuda/span_attention.h"
 #include "core/kernels/segment_attention.h"
@@ -26,7 +28,7 @@ struct Heads {
 };
 
 // A step over a few sequences, as two attention plans: rows of segments and fused rows. Keys and
-// values lie in scattered slots; slots that nobody wrote are NaN.
+// values lie in scattered slots or pages; slots that nobody wrote are NaN.
 template <class Element>
 struct Step {
   AttentionShape shape;
@@ -60,6 +62,17 @@ SegmentLayout RandomLayout(int32_t longest, std::mt19937& random) {
   pieces.separator_length = static_cast<int32_t>(random() % 3);
   pieces.suffix_length = 1 + static_cast<int32_t>(random() % 9);
   return SegmentLayout::FromPieces(pieces).value();
+}
+
+// Slots 0, 1, ... in pages of so many, the pages in random order.
+std::vector<int32_t> ShuffledSlots(int32_t num_pages, int32_t page_size, std::mt19937& random) {
+  std::vector<int32_t> pages(num_pages), slots;
+  std::iota(pages.begin(), pages.end(), 0);
+  std::shuffle(pages.begin(), pages.end(), random);
+  for (int32_t page : pages) {
+    for (int32_t i = 0; i < page_size; ++i) slots.push_back(page * page_size + i);
+  }
+  return slots;
 }
 
 template <class Element>
@@ -98,9 +111,10 @@ Step<Element> RandomStep(const Heads& heads, int num_sequences, int32_t longest,
   Step<Element> step;
   step.shape = {heads.num_heads, heads.num_kv_heads, kHeadDim,
                 1.0f / std::sqrt(static_cast<float>(kHeadDim))};
-  std::vector<int32_t> free_slots(num_sequences * (5 * (longest + 2) + 130));
-  std::iota(free_slots.begin(), free_slots.end(), 0);
-  std::shuffle(free_slots.begin(), free_slots.end(), random);
+  const int32_t page_size = std::array{1, 48, 1000}[seed % 3];
+  const int32_t num_slots = num_sequences * (5 * (longest + 2) + 130);
+  std::vector<int32_t> free_slots =
+      ShuffledSlots((num_slots + page_size - 1) / page_size, page_size, random);
   const int64_t slot_size = int64_t{heads.num_kv_heads} * kHeadDim;
   const int64_t num_elements = static_cast<int64_t>(free_slots.size()) * slot_size;
   step.k = RandomElements<Element>(num_elements, 1.0f, random);
@@ -154,11 +168,12 @@ HostArray Writable(std::vector<T>& values) {
   return {values.data(), static_cast<int64_t>(values.size() * sizeof(T)), true};
 }
 
-// Runs the three kernels as a step would; every launch is checked for races and bounds.
-template <class Element, int kHeadDim>
+// Runs the three kernels as a step would; every launch is checked for races and bounds. Own is the
+// kernel of the rows of segments.
+template <class Element, int kHeadDim, template <class, int> class Own = PrefillAttention>
 class HostStep {
  public:
-  using Prefill = PrefillAttention<Element, kHeadDim>;
+  using Prefill = Own<Element, kHeadDim>;
   using Spans = SpanAttention<Element, kHeadDim>;
   using Merge = MergeSpans<Element, kHeadDim>;
 
@@ -170,7 +185,7 @@ class HostStep {
   Result Run() {
     const int32_t heads = step_.shape.num_heads / step_.shape.num_kv_heads;
     const TilePlan own =
-        PlanTiles(step_.own, {}, {Prefill::kTileQueries / heads, kKeyBlock, 1 << 20});
+        PlanTiles(step_.own, {}, {Prefill::kTileQueries / heads, Prefill::kKeyBlock, 1 << 20});
     Launch<Prefill>(step_.own, own, static_cast<int>(own.tiles.size()));
     const TilePlan fused = PlanTiles(step_.fused, {}, {kSpanQueries / heads, kKeyBlock, 256});
     const size_t states = fused.spans.size() * step_.shape.num_kv_heads * kSpanQueries;
@@ -185,7 +200,8 @@ class HostStep {
  private:
   template <class Kernel>
   void Launch(const AttentionPlan& plan, const TilePlan& tiles, int grid_x) {
-    const AttentionLaunch<Element> launch = {
+    typename Kernel::Launch launch;
+    static_cast<AttentionLaunch<Element>&>(launch) = {
         .q = step_.q.data(),
         .k = step_.k.data(),
         .v = step_.v.data(),
@@ -202,6 +218,13 @@ class HostStep {
         .span_values = values_.data(),
         .span_max = max_.data(),
         .span_sum = sum_.data()};
+    if constexpr (requires { launch.k_map; }) {
+      const int num_kv_heads = step_.shape.num_kv_heads;
+      const int num_slots = static_cast<int>(step_.k.size()) / (num_kv_heads * kHeadDim);
+      launch.k_map = {step_.k.data(), {kHeadDim, num_kv_heads, num_slots}, kHopperBoxRows};
+      launch.v_map = {step_.v.data(), {kHeadDim, num_kv_heads, num_slots}, kHopperBoxRows};
+      launch.has_maps = seed_ % 4 != 0;
+    }
     const HostArray arrays[] = {
         ReadOnly(step_.q),       ReadOnly(step_.k),     ReadOnly(step_.v),
         ReadOnly(tiles.tiles),   ReadOnly(tiles.spans), ReadOnly(plan.slot_table),
@@ -253,7 +276,9 @@ void ExpectEqualsReference(const Heads& heads, uint32_t seed) {
                                   << kHeadDim << ", seed " << seed);
   Step<Element> step = RandomStep<Element, kHeadDim>(heads, 1 + static_cast<int>(seed % 3),
                                                      seed % 2 ? 30 : 90, seed);
-  ExpectNear(HostStep<Element, kHeadDim>(step, seed).Run(), RunReference(step),
+  const Result expected = RunReference(step);
+  ExpectNear(HostStep<Element, kHeadDim>(step, seed).Run(), expected, Tolerance<Element>());
+  ExpectNear(HostStep<Element, kHeadDim, HopperAttention>(step, seed).Run(), expected,
              Tolerance<Element>());
 }
 
@@ -272,18 +297,24 @@ bool SameBits(const std::vector<T>& a, const std::vector<T>& b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;
 }
 
-TEST(DeviceAttentionTest, ARowIsTheSameBitForBitInEveryBatch) {
+template <template <class, int> class Own>
+void ExpectTheSameBitsInEveryBatch() {
   std::mt19937 random(7);
   Step<BFloat16> step = RandomStep<BFloat16, 64>({6, 2}, 3, 120, 42);
-  const Result all = HostStep<BFloat16, 64>(step, 1).Run();
+  const Result all = HostStep<BFloat16, 64, Own>(step, 1).Run();
   for (uint32_t seed = 2; seed <= 4; ++seed) {  // warps advance in another order, too
     Step<BFloat16> split = step;
     split.own = test::SplitRuns(step.own, random);
     split.fused = test::SplitRuns(step.fused, random);
-    const Result again = HostStep<BFloat16, 64>(split, seed).Run();
+    const Result again = HostStep<BFloat16, 64, Own>(split, seed).Run();
     EXPECT_TRUE(SameBits(again.out, all.out));
     EXPECT_TRUE(SameBits(again.log_sum_exp, all.log_sum_exp));
   }
+}
+
+TEST(DeviceAttentionTest, ARowIsTheSameBitForBitInEveryBatch) {
+  ExpectTheSameBitsInEveryBatch<PrefillAttention>();
+  ExpectTheSameBitsInEveryBatch<HopperAttention>();
 }
 
 // One sequence of `length` keys in slots 0, 1, ... and one run of rows from `query` on.
@@ -318,8 +349,20 @@ TEST(DeviceAttentionTest, LongRowsOverManySpansAndBlocks) {
         {3, 1}, 2500, {{0, 17, false}, {17, 1600, true}, {1600, 2500, false}}, 2490, 10, is_fused);
     step.fused.scalings = {{0.9f, 0.9f, 0.1f}};
     if (is_fused) step.fused.runs[0].scaling = 0;
-    ExpectNear(HostStep<BFloat16, 128>(step).Run(), RunReference(step), Tolerance<BFloat16>());
+    const Result expected = RunReference(step);
+    ExpectNear(HostStep<BFloat16, 128>(step).Run(), expected, Tolerance<BFloat16>());
+    if (is_fused) continue;
+    ExpectNear(HostStep<BFloat16, 128, HopperAttention>(step).Run(), expected,
+               Tolerance<BFloat16>());
   }
+}
+
+// Several tiles of two warpgroups, whose rings of blocks wrap around.
+TEST(DeviceAttentionTest, ManyRowsOverManyBlocks) {
+  Step<Float16> step = OneRun<Float16, 64>({2, 1}, 1100, {{3, 30, false}, {40, 1100, true}}, 960,
+                                           140, /*is_fused=*/false);
+  ExpectNear(HostStep<Float16, 64, HopperAttention>(step).Run(), RunReference(step),
+             Tolerance<Float16>());
 }
 
 TEST(DeviceAttentionTest, ARowWithoutKeysIsZeroWithMinusInfinity) {
@@ -327,9 +370,11 @@ TEST(DeviceAttentionTest, ARowWithoutKeysIsZeroWithMinusInfinity) {
     for (const std::vector<KeyInterval>& intervals :
          {std::vector<KeyInterval>{}, std::vector<KeyInterval>{{5, 8, false}}}) {
       Step<Float16> step = OneRun<Float16, 64>({4, 2}, 8, intervals, 4, 1, is_fused);
-      const Result result = HostStep<Float16, 64>(step).Run();
-      for (float value : result.out) EXPECT_EQ(value, 0.0f);
-      for (float value : result.log_sum_exp) EXPECT_EQ(value, -kInfinity);
+      for (const Result& result : {HostStep<Float16, 64>(step).Run(),
+                                   HostStep<Float16, 64, HopperAttention>(step).Run()}) {
+        for (float value : result.out) EXPECT_EQ(value, 0.0f);
+        for (float value : result.log_sum_exp) EXPECT_EQ(value, -kInfinity);
+      }
     }
   }
 }
@@ -339,9 +384,11 @@ TEST(DeviceAttentionTest, HugeLogitsDoNotOverflow) {
     Step<BFloat16> step = OneRun<BFloat16, 64>({2, 1}, 200, {{0, 200, false}}, 199, 1, is_fused);
     for (BFloat16& value : step.q) value = FromFloat<BFloat16>(1e4f * ToFloat(value));
     step.q32 = ToFloats(step.q);
-    const Result result = HostStep<BFloat16, 64>(step).Run();
-    for (float value : result.out) EXPECT_LE(std::abs(value), 1.0f);
-    for (float value : result.log_sum_exp) EXPECT_TRUE(std::isfinite(value));
+    for (const Result& result : {HostStep<BFloat16, 64>(step).Run(),
+                                 HostStep<BFloat16, 64, HopperAttention>(step).Run()}) {
+      for (float value : result.out) EXPECT_LE(std::abs(value), 1.0f);
+      for (float value : result.log_sum_exp) EXPECT_TRUE(std::isfinite(value));
+    }
   }
 }
 
