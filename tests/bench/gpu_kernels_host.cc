@@ -1,6 +1,7 @@
 // The same kernels' sources on simulated thread blocks, for gpu_kernels_abi.cc.
 #include <iterator>
 
+#include "core/kernels/cuda/hopper_attention.h"
 #include "core/kernels/cuda/prefill_attention.h"
 #include "core/kernels/cuda/span_attention.h"
 #include "tests/bench/gpu_kernels_backend.h"
@@ -11,6 +12,9 @@ namespace {
 using device::AttentionLaunch;
 using device::HostArray;
 
+enum Kind : int32_t { kAmpere, kHopper, kNumKinds };
+constexpr const char* kNames[] = {"ampere", "hopper"};
+
 int32_t HeadsPerKvHead(const AttentionShape& shape) { return shape.num_heads / shape.num_kv_heads; }
 
 template <class Element, int kHeadDim>
@@ -19,9 +23,11 @@ class HostLaunches {
   HostLaunches(const DeviceAttentionArgs& args, const ArgumentSizes& sizes)
       : args_(args), sizes_(sizes) {}
 
-  std::string Run() {
-    std::string error =
-        One<device::PrefillAttention<Element, kHeadDim>>(args_.own, args_.own.num_tiles);
+  std::string Run(int32_t kind) {
+    using Ampere = device::PrefillAttention<Element, kHeadDim>;
+    using Hopper = device::HopperAttention<Element, kHeadDim>;
+    std::string error = kind == kHopper ? One<Hopper>(args_.own, args_.own.num_tiles)
+                                        : One<Ampere>(args_.own, args_.own.num_tiles);
     if (error.empty()) {
       error = One<device::SpanAttention<Element, kHeadDim>>(args_.fused, args_.fused.num_spans);
     }
@@ -78,7 +84,15 @@ class HostLaunches {
                                      .shared_bytes = Kernel::kSharedBytes,
                                      .arrays = arrays,
                                      .num_arrays = static_cast<int>(std::size(arrays))};
-    const AttentionLaunch<Element> launch = LaunchOf(tiles);
+    typename Kernel::Launch launch;
+    static_cast<AttentionLaunch<Element>&>(launch) = LaunchOf(tiles);
+    if constexpr (requires { launch.k_map; }) {
+      const int extents[] = {kHeadDim, args_.shape.num_kv_heads,
+                             static_cast<int>(sizes_.num_slots)};
+      launch.k_map = {args_.k, {extents[0], extents[1], extents[2]}, device::kHopperBoxRows};
+      launch.v_map = {args_.v, {extents[0], extents[1], extents[2]}, device::kHopperBoxRows};
+      launch.has_maps = 1;
+    }
     return device::RunOnHost(host, [&] { Kernel::Run(launch, 0); });
   }
 
@@ -87,24 +101,29 @@ class HostLaunches {
 };
 
 template <class Element>
-std::string LaunchOfType(const DeviceAttentionArgs& args, const ArgumentSizes& sizes) {
-  return args.shape.head_dim == 64 ? HostLaunches<Element, 64>(args, sizes).Run()
-                                   : HostLaunches<Element, 128>(args, sizes).Run();
+std::string LaunchOfType(int32_t kind, const DeviceAttentionArgs& args,
+                         const ArgumentSizes& sizes) {
+  return args.shape.head_dim == 64 ? HostLaunches<Element, 64>(args, sizes).Run(kind)
+                                   : HostLaunches<Element, 128>(args, sizes).Run(kind);
 }
 
 }  // namespace
 
-int32_t NumKinds() { return 1; }
-const char* KindName(int32_t) { return "ampere"; }
+int32_t NumKinds() { return kNumKinds; }
+const char* KindName(int32_t kind) { return kNames[kind]; }
 
 bool Takes(int32_t, const AttentionShape& shape) {
   return (shape.head_dim == 64 || shape.head_dim == 128) && shape.num_kv_heads > 0 &&
          shape.num_heads % shape.num_kv_heads == 0 && HeadsPerKvHead(shape) <= device::kSpanQueries;
 }
 
-TileShape OwnTiles(int32_t, const AttentionShape& shape) {
-  constexpr int32_t kQueries = device::PrefillAttention<device::BFloat16, 64>::kTileQueries;
-  return {kQueries / HeadsPerKvHead(shape), device::kKeyBlock, 1 << 20};
+TileShape OwnTiles(int32_t kind, const AttentionShape& shape) {
+  using Ampere = device::PrefillAttention<device::BFloat16, 64>;
+  using Hopper = device::HopperAttention<device::BFloat16, 64>;
+  constexpr int32_t kSpanKeys = 1 << 20;
+  const int32_t heads = HeadsPerKvHead(shape);
+  return kind == kHopper ? TileShape{Hopper::kTileQueries / heads, Hopper::kKeyBlock, kSpanKeys}
+                         : TileShape{Ampere::kTileQueries / heads, Ampere::kKeyBlock, kSpanKeys};
 }
 
 TileShape FusedTiles(const AttentionShape& shape) {
@@ -115,9 +134,10 @@ int64_t WorkspaceFloats(const AttentionShape& shape, int32_t num_spans) {
   return int64_t{num_spans} * shape.num_kv_heads * device::kSpanQueries * (shape.head_dim + 2);
 }
 
-std::string Launch(int32_t, const DeviceAttentionArgs& args, const ArgumentSizes& sizes, void*) {
-  return args.type == DeviceType::kBFloat16 ? LaunchOfType<device::BFloat16>(args, sizes)
-                                            : LaunchOfType<device::Float16>(args, sizes);
+std::string Launch(int32_t kind, const DeviceAttentionArgs& args, const ArgumentSizes& sizes,
+                   void*) {
+  return args.type == DeviceType::kBFloat16 ? LaunchOfType<device::BFloat16>(kind, args, sizes)
+                                            : LaunchOfType<device::Float16>(kind, args, sizes);
 }
 
 }  // namespace chorus::bench

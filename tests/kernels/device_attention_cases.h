@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -27,7 +28,7 @@ struct Heads {
 };
 
 // A step over a few sequences, as two attention plans: rows of segments and fused rows. Keys and
-// values lie in scattered slots; slots that nobody wrote are NaN.
+// values lie in scattered slots or pages; slots that nobody wrote are NaN.
 template <class Element>
 struct Step {
   AttentionShape shape;
@@ -61,6 +62,18 @@ inline SegmentLayout RandomLayout(int32_t longest, std::mt19937& random) {
   pieces.separator_length = static_cast<int32_t>(random() % 3);
   pieces.suffix_length = 1 + static_cast<int32_t>(random() % 9);
   return SegmentLayout::FromPieces(pieces).value();
+}
+
+// Slots 0, 1, ... in pages of so many, the pages in random order.
+inline std::vector<int32_t> ShuffledSlots(int32_t num_pages, int32_t page_size,
+                                          std::mt19937& random) {
+  std::vector<int32_t> pages(num_pages), slots;
+  std::iota(pages.begin(), pages.end(), 0);
+  std::shuffle(pages.begin(), pages.end(), random);
+  for (int32_t page : pages) {
+    for (int32_t i = 0; i < page_size; ++i) slots.push_back(page * page_size + i);
+  }
+  return slots;
 }
 
 template <class Element>
@@ -99,9 +112,10 @@ Step<Element> RandomStep(const Heads& heads, int num_sequences, int32_t longest,
   Step<Element> step;
   step.shape = {heads.num_heads, heads.num_kv_heads, kHeadDim,
                 1.0f / std::sqrt(static_cast<float>(kHeadDim))};
-  std::vector<int32_t> free_slots(num_sequences * (5 * (longest + 2) + 130));
-  std::iota(free_slots.begin(), free_slots.end(), 0);
-  std::shuffle(free_slots.begin(), free_slots.end(), random);
+  const int32_t page_size = std::array{1, 48, 1000}[seed % 3];
+  const int32_t num_slots = num_sequences * (5 * (longest + 2) + 130);
+  std::vector<int32_t> free_slots =
+      ShuffledSlots((num_slots + page_size - 1) / page_size, page_size, random);
   const int64_t slot_size = int64_t{heads.num_kv_heads} * kHeadDim;
   const int64_t num_elements = static_cast<int64_t>(free_slots.size()) * slot_size;
   step.k = RandomElements<Element>(num_elements, 1.0f, random);
@@ -257,6 +271,14 @@ TYPED_TEST_P(DeviceAttentionTest, LongRowsOverManySpansAndBlocks) {
   }
 }
 
+// Several tiles, whose rings of blocks wrap around.
+TYPED_TEST_P(DeviceAttentionTest, ManyRowsOverManyBlocks) {
+  Step<Float16> step = OneRun<Float16, 64>({2, 1}, 1100, {{3, 30, false}, {40, 1100, true}}, 960,
+                                           140, /*is_fused=*/false);
+  ExpectNear(TypeParam::template Run<Float16, 64>(step, 1), RunReference(step),
+             Tolerance<Float16>());
+}
+
 TYPED_TEST_P(DeviceAttentionTest, ARowWithoutKeysIsZeroWithMinusInfinity) {
   for (bool is_fused : {false, true}) {
     for (const std::vector<KeyInterval>& intervals :
@@ -282,6 +304,7 @@ TYPED_TEST_P(DeviceAttentionTest, HugeLogitsDoNotOverflow) {
 
 REGISTER_TYPED_TEST_SUITE_P(DeviceAttentionTest, EqualsTheReferenceOnFuzzedSteps,
                             ARowIsTheSameBitForBitInEveryBatch, LongRowsOverManySpansAndBlocks,
-                            ARowWithoutKeysIsZeroWithMinusInfinity, HugeLogitsDoNotOverflow);
+                            ManyRowsOverManyBlocks, ARowWithoutKeysIsZeroWithMinusInfinity,
+                            HugeLogitsDoNotOverflow);
 
 }  // namespace chorus::device

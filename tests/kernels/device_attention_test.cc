@@ -6,6 +6,7 @@
 
 #include "gtest/gtest.h"
 
+#include "core/kernels/cuda/hopper_attention.h"
 #include "core/kernels/cuda/prefill_attention.h"
 #include "core/kernels/cuda/span_attention.h"
 #include "tests/kernels/device_attention_cases.h"
@@ -22,15 +23,16 @@ HostArray Writable(std::vector<T>& values) {
   return {values.data(), static_cast<int64_t>(values.size() * sizeof(T)), true};
 }
 
-// Runs the three kernels as a step would; every launch is checked for races and bounds.
-template <class Element, int kHeadDim>
+// Runs the three kernels as a step would; every launch is checked for races and bounds. Own is the
+// kernel of the rows of segments.
+template <class Element, int kHeadDim, template <class, int> class Own>
 class HostStep {
  public:
-  using Prefill = PrefillAttention<Element, kHeadDim>;
+  using Prefill = Own<Element, kHeadDim>;
   using Spans = SpanAttention<Element, kHeadDim>;
   using Merge = MergeSpans<Element, kHeadDim>;
 
-  explicit HostStep(const Step<Element>& step, uint32_t seed = 1) : step_(step), seed_(seed) {
+  HostStep(const Step<Element>& step, uint32_t seed) : step_(step), seed_(seed) {
     out_.assign(step.q.size(), Element{0xFFFF});
     log_sum_exp_.assign(int64_t{step.num_rows} * step.shape.num_heads, std::nanf(""));
   }
@@ -38,7 +40,7 @@ class HostStep {
   Result Run() {
     const int32_t heads = step_.shape.num_heads / step_.shape.num_kv_heads;
     const TilePlan own =
-        PlanTiles(step_.own, {}, {Prefill::kTileQueries / heads, kKeyBlock, 1 << 20});
+        PlanTiles(step_.own, {}, {Prefill::kTileQueries / heads, Prefill::kKeyBlock, 1 << 20});
     Launch<Prefill>(step_.own, own, static_cast<int>(own.tiles.size()));
     const TilePlan fused = PlanTiles(step_.fused, {}, {kSpanQueries / heads, kKeyBlock, 256});
     const size_t states = fused.spans.size() * step_.shape.num_kv_heads * kSpanQueries;
@@ -53,7 +55,8 @@ class HostStep {
  private:
   template <class Kernel>
   void Launch(const AttentionPlan& plan, const TilePlan& tiles, int grid_x) {
-    const AttentionLaunch<Element> launch = {
+    typename Kernel::Launch launch;
+    static_cast<AttentionLaunch<Element>&>(launch) = {
         .q = step_.q.data(),
         .k = step_.k.data(),
         .v = step_.v.data(),
@@ -70,6 +73,13 @@ class HostStep {
         .span_values = values_.data(),
         .span_max = max_.data(),
         .span_sum = sum_.data()};
+    if constexpr (requires { launch.k_map; }) {
+      const int num_kv_heads = step_.shape.num_kv_heads;
+      const int num_slots = static_cast<int>(step_.k.size()) / (num_kv_heads * kHeadDim);
+      launch.k_map = {step_.k.data(), {kHeadDim, num_kv_heads, num_slots}, kHopperBoxRows};
+      launch.v_map = {step_.v.data(), {kHeadDim, num_kv_heads, num_slots}, kHopperBoxRows};
+      launch.has_maps = seed_ % 4 != 0;
+    }
     const HostArray arrays[] = {
         ReadOnly(step_.q),       ReadOnly(step_.k),     ReadOnly(step_.v),
         ReadOnly(tiles.tiles),   ReadOnly(tiles.spans), ReadOnly(plan.slot_table),
@@ -91,14 +101,16 @@ class HostStep {
   std::vector<float> log_sum_exp_, values_, max_, sum_;
 };
 
+template <template <class, int> class Own>
 struct HostBackend {
   static std::string WhyAbsent() { return ""; }
   template <class Element, int kHeadDim>
   static Result Run(const Step<Element>& step, uint32_t seed) {
-    return HostStep<Element, kHeadDim>(step, seed).Run();
+    return HostStep<Element, kHeadDim, Own>(step, seed).Run();
   }
 };
-INSTANTIATE_TYPED_TEST_SUITE_P(Host, DeviceAttentionTest, HostBackend);
+using Backends = testing::Types<HostBackend<PrefillAttention>, HostBackend<HopperAttention>>;
+INSTANTIATE_TYPED_TEST_SUITE_P(Host, DeviceAttentionTest, Backends);
 
 }  // namespace
 }  // namespace chorus::device

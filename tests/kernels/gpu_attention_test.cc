@@ -33,12 +33,21 @@ DeviceTiles TilesOn(const GpuArrays& gpu, const TilePlan& plan) {
           static_cast<int32_t>(plan.spans.size())};
 }
 
+template <CudaAttentionKind kKind>
 struct GpuBackend {
-  static std::string WhyAbsent() { return test::WhyNoGpu(); }
+  static std::string WhyAbsent() {
+    if (const std::string why = test::WhyNoGpu(); !why.empty()) return why;
+    CudaAttentionKind kind;
+    const cudaError_t error = FindCudaAttentionKind(/*device=*/0, kind);
+    if (error != cudaSuccess) return cudaGetErrorString(error);
+    return kKind == CudaAttentionKind::kHopper && kind != kKind
+               ? "this GPU is not of compute capability 9.0"
+               : "";
+  }
 
   template <class Element, int kHeadDim>
   static Result Run(const Step<Element>& step, uint32_t) {
-    const TilePlan own = PlanTiles(step.own, {}, CudaOwnTileShape(step.shape));
+    const TilePlan own = PlanTiles(step.own, {}, CudaOwnTileShape(step.shape, kKind));
     const TilePlan fused = PlanTiles(step.fused, {}, CudaFusedTileShape(step.shape));
     std::vector<Element> out(step.q.size(), Element{0xFFFF});
     std::vector<float> log_sum_exp(int64_t{step.num_rows} * step.shape.num_heads, std::nanf(""));
@@ -66,13 +75,15 @@ struct GpuBackend {
     args.own = TilesOn(gpu, own);
     args.fused = TilesOn(gpu, fused);
     args.workspace = workspace.empty() ? nullptr : gpu.At(workspace.data());
-    const cudaError_t error = LaunchSegmentAttention(args, /*stream=*/nullptr);
+    const cudaError_t error = LaunchSegmentAttention(args, kKind, /*stream=*/nullptr);
     EXPECT_EQ(error, cudaSuccess) << cudaGetErrorString(error);
     gpu.Download();
     return {ToFloats(out), std::move(log_sum_exp)};
   }
 };
-INSTANTIATE_TYPED_TEST_SUITE_P(Gpu, DeviceAttentionTest, GpuBackend);
+using Backends =
+    testing::Types<GpuBackend<CudaAttentionKind::kAmpere>, GpuBackend<CudaAttentionKind::kHopper>>;
+INSTANTIATE_TYPED_TEST_SUITE_P(Gpu, DeviceAttentionTest, Backends);
 
 }  // namespace
 }  // namespace chorus::device

@@ -1,0 +1,35 @@
+#include "core/kernels/cuda/host_clocks.h"
+
+#include <algorithm>
+
+namespace chorus::device {
+
+bool HostClocks::Knows(int thread, int agent, Time time) const {
+  if (time <= everybody_ || agent == thread) return true;
+  return !known_.empty() && !known_[thread].empty() && known_[thread][agent] >= time;
+}
+
+void HostClocks::Join(Knowledge& into, const Knowledge& other) {
+  if (into.size() < other.size()) into.resize(other.size());
+  for (size_t i = 0; i < other.size(); ++i) into[i] = std::max(into[i], other[i]);
+}
+
+HostClocks::Knowledge HostClocks::Release(int thread) {
+  Knowledge knowledge = known_.empty() ? Knowledge() : known_[thread];
+  knowledge.resize(num_agents_);
+  knowledge[thread] = now_++;
+  return knowledge;
+}
+
+HostClocks::Knowledge HostClocks::ReleaseCopyUnit(int agent) {
+  Knowledge knowledge(num_agents_);
+  knowledge[agent] = now_++;
+  return knowledge;
+}
+
+void HostClocks::Acquire(int thread, const Knowledge& knowledge) {
+  if (known_.empty()) known_.resize(num_threads_);
+  Join(known_[thread], knowledge);
+}
+
+}  // namespace chorus::device

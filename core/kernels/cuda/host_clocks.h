@@ -1,0 +1,40 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace chorus::device {
+
+// Which events of which thread of a simulated block happened before which: vector clocks (Mattern,
+// 1989) on one clock of the block. An event of `agent` at `time` is known to a thread once the
+// agent released and the thread acquired what it had released since. Agents are the threads, and
+// behind them the copy units of barriers, which write on their own.
+class HostClocks {
+ public:
+  using Time = int32_t;
+  using Knowledge = std::vector<Time>;  // by agent: its events up to then
+
+  HostClocks(int num_threads, int num_copy_units)
+      : num_threads_(num_threads), num_agents_(num_threads + num_copy_units) {}
+
+  int num_threads() const { return num_threads_; }
+  Time now() const { return now_; }
+  bool Knows(int thread, int agent, Time time) const;
+
+  // All threads meet: everything so far is known to all.
+  void MeetAll() { everybody_ = now_++; }
+  // What the thread knows, its own events included; later ones are not in it.
+  Knowledge Release(int thread);
+  // The same of a copy unit, which knows nothing but what it wrote.
+  Knowledge ReleaseCopyUnit(int agent);
+  void Acquire(int thread, const Knowledge& knowledge);
+  static void Join(Knowledge& into, const Knowledge& other);
+
+ private:
+  const int num_threads_, num_agents_;
+  Time now_ = 1;
+  Time everybody_ = 0;            // events up to then are known to all
+  std::vector<Knowledge> known_;  // by thread; empty: nothing beyond `everybody_`
+};
+
+}  // namespace chorus::device

@@ -1,0 +1,130 @@
+#include "core/kernels/cuda/host_shared_memory.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+
+namespace chorus::device {
+
+HostSharedMemory::HostSharedMemory(int32_t size, const HostClocks& clocks)
+    : clocks_(clocks),
+      num_warps_(clocks.num_threads() / kWarpSize),
+      bytes_(size, 0xFF),
+      words_((size + kWordBytes - 1) / kWordBytes),
+      last_reads_(words_.size() * num_warps_) {}
+
+void HostSharedMemory::CheckRange(SharedAddress at, int32_t size) const {
+  if (at % std::min(size, 16) != 0) {
+    throw HostFault{absl::StrCat("shared address ", at, " is not aligned to ", size, " bytes")};
+  }
+  if (at + int64_t{size} > static_cast<int64_t>(bytes_.size())) {
+    throw HostFault{absl::StrCat("shared address ", at, " + ", size, " is outside the block's ",
+                                 bytes_.size(), " bytes")};
+  }
+}
+
+void HostSharedMemory::CheckRead(int64_t i, int thread) const {
+  const Word& word = words_[i];
+  if (word.is_in_flight) {
+    throw HostFault{absl::StrCat("reads shared word ", i, ", to which a copy is under way")};
+  }
+  if (!word.is_written) throw HostFault{absl::StrCat("reads shared word ", i, ", never written")};
+  if (!clocks_.Knows(thread, word.writer, word.write_time)) {
+    throw HostFault{absl::StrCat("reads shared word ", i, ", which thread ", word.writer,
+                                 " wrote since the last barrier")};
+  }
+}
+
+bool HostSharedMemory::KnowsReads(int64_t i, int thread) const {
+  for (int warp = 0; warp < num_warps_; ++warp) {
+    const LastRead& read = last_reads_[i * num_warps_ + warp];
+    if (read.reader != kMany) {
+      if (!clocks_.Knows(thread, read.reader, read.time)) return false;
+      continue;
+    }
+    for (int lane = 0; lane < kWarpSize; ++lane) {
+      if (!clocks_.Knows(thread, warp * kWarpSize + lane, read.time)) return false;
+    }
+  }
+  return true;
+}
+
+void HostSharedMemory::CheckWrite(int64_t i, int thread) const {
+  const Word& word = words_[i];
+  if (!KnowsReads(i, thread)) {
+    throw HostFault{
+        absl::StrCat("writes shared word ", i, ", which others read since the last barrier")};
+  }
+  if (word.num_reads_under_way > 0) {
+    throw HostFault{absl::StrCat("writes shared word ", i, ", which a wgmma under way reads")};
+  }
+  if (word.is_in_flight) {
+    throw HostFault{absl::StrCat("writes shared word ", i, ", to which a copy is under way")};
+  }
+  if (word.is_written && !clocks_.Knows(thread, word.writer, word.write_time)) {
+    throw HostFault{absl::StrCat("writes shared word ", i, ", which thread ", word.writer,
+                                 " wrote since the last barrier")};
+  }
+}
+
+void HostSharedMemory::NoteRead(int64_t i, int thread) {
+  LastRead& read = last_reads_[i * num_warps_ + thread / kWarpSize];
+  const bool is_alone = read.reader == thread || read.reader == kNobody ||
+                        (read.reader != kMany && clocks_.Knows(thread, read.reader, read.time));
+  read = {is_alone ? thread : kMany, clocks_.now()};
+}
+
+void HostSharedMemory::Read(SharedAddress from, void* to, int32_t size, int thread) {
+  ForWords(from, size, [&](int64_t i) {
+    CheckRead(i, thread);
+    NoteRead(i, thread);
+  });
+  std::memcpy(to, bytes_.data() + from, size);
+}
+
+void HostSharedMemory::Write(SharedAddress to, const void* from, int32_t size, int thread) {
+  BeginCopy(to, size, thread, thread);
+  EndCopy(to, from, size, clocks_.now());
+}
+
+void HostSharedMemory::BeginCopy(SharedAddress to, int32_t size, int thread, int agent) {
+  ForWords(to, size, [&](int64_t i) {
+    CheckWrite(i, thread);
+    Word& word = words_[i];
+    word.writer = agent;
+    word.write_time = clocks_.now();
+    word.is_written = word.is_in_flight = true;
+  });
+  std::memset(bytes_.data() + to, 0xFF, size);
+}
+
+void HostSharedMemory::EndCopy(SharedAddress to, const void* from, int32_t size,
+                               HostClocks::Time time) {
+  ForWords(to, size, [&](int64_t i) {
+    words_[i].write_time = time;
+    words_[i].is_in_flight = false;
+  });
+  std::memcpy(bytes_.data() + to, from, size);
+}
+
+void HostSharedMemory::BeginRead(SharedAddress from, void* to, int32_t size, int first_thread) {
+  ForWords(from, size, [&](int64_t i) {
+    for (int warp = 0; warp < 4; ++warp) {
+      CheckRead(i, first_thread + warp * kWarpSize);
+      NoteRead(i, first_thread + warp * kWarpSize);
+    }
+    ++words_[i].num_reads_under_way;
+  });
+  std::memcpy(to, bytes_.data() + from, size);
+}
+
+void HostSharedMemory::ExtendRead(SharedAddress from, int32_t size, int thread) {
+  ForWords(from, size, [&](int64_t i) { NoteRead(i, thread); });
+}
+
+void HostSharedMemory::EndRead(SharedAddress from, int32_t size) {
+  ForWords(from, size, [&](int64_t i) { --words_[i].num_reads_under_way; });
+}
+
+}  // namespace chorus::device

@@ -1,0 +1,76 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "core/kernels/cuda/device_types.h"
+#include "core/kernels/cuda/host_clocks.h"
+
+namespace chorus::device {
+
+// What was wrong; thrown out of a simulated thread.
+struct HostFault {
+  std::string message;
+};
+
+// Shared memory of one simulated block, and who touched which word of it when. An access faults
+// unless what it depends on happened before it by `clocks`: reads after the write, writes after
+// the write and all reads. Addresses count from the block's shared memory; each call throws
+// HostFault.
+class HostSharedMemory {
+ public:
+  // `clocks` outlives this.
+  HostSharedMemory(int32_t size, const HostClocks& clocks);
+
+  void Read(SharedAddress from, void* to, int32_t size, int thread);
+  void Write(SharedAddress to, const void* from, int32_t size, int thread);
+
+  // A copy that `thread` starts and `agent` (the thread itself or a copy unit) writes: until
+  // EndCopy nobody may touch the target, which is NaN.
+  void BeginCopy(SharedAddress to, int32_t size, int thread, int agent);
+  // As if written at `time`.
+  void EndCopy(SharedAddress to, const void* from, int32_t size, HostClocks::Time time);
+
+  // A read on behalf of the four warps from `first_thread` on, which goes on until EndRead. Each
+  // warp's is known to others by its first lane, from the time of its ExtendRead on.
+  void BeginRead(SharedAddress from, void* to, int32_t size, int first_thread);
+  void ExtendRead(SharedAddress from, int32_t size, int thread);
+  void EndRead(SharedAddress from, int32_t size);
+
+ private:
+  static constexpr int kNobody = -1;
+  // Of four bytes.
+  struct Word {
+    int writer = kNobody;  // an agent of the clocks
+    HostClocks::Time write_time = 0;
+    int num_reads_under_way = 0;
+    bool is_written = false, is_in_flight = false;
+  };
+  // The last read by a warp; by several lanes: kMany, at the time of the last.
+  static constexpr int kMany = -2;
+  struct LastRead {
+    int reader = kNobody;
+    HostClocks::Time time = 0;
+  };
+
+  template <class Visit>
+  void ForWords(SharedAddress at, int32_t size, Visit visit) {
+    CheckRange(at, size);
+    for (int64_t i = at / kWordBytes; i < (int64_t{at} + size) / kWordBytes; ++i) visit(i);
+  }
+  void CheckRange(SharedAddress at, int32_t size) const;
+  void CheckRead(int64_t word, int thread) const;
+  void CheckWrite(int64_t word, int thread) const;
+  bool KnowsReads(int64_t word, int thread) const;
+  void NoteRead(int64_t word, int thread);
+
+  static constexpr int kWordBytes = 4;
+  const HostClocks& clocks_;
+  const int num_warps_;
+  std::vector<uint8_t> bytes_;
+  std::vector<Word> words_;
+  std::vector<LastRead> last_reads_;  // [words, warps]
+};
+
+}  // namespace chorus::device
