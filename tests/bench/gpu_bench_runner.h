@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 
@@ -21,7 +22,8 @@ struct BenchRunnerOptions {
 struct BenchModel {
   std::function<absl::StatusOr<std::unique_ptr<ModelRunner>>(const BenchRunnerOptions&)>
       create_runner;
-  bool takes_graphs = false;  // else has_graphs means nothing
+  bool takes_graphs = false;          // else has_graphs means nothing
+  std::vector<std::string> warnings;  // of loading
 };
 
 // `device`: "cuda:0", "cuda:1", ... or "cpu". Errors as the loaders', and INVALID_ARGUMENT for

@@ -187,6 +187,7 @@ absl::StatusOr<Json> RunAll() {
                           LoadBenchModel(absl::GetFlag(FLAGS_device), options));
   Json document = {{"device", absl::GetFlag(FLAGS_device)},
                    {"load_seconds", absl::ToDoubleSeconds(absl::Now() - begin)},
+                   {"warnings", model.warnings},
                    {"prompts", kPrompts},
                    {"prompt_tokens", absl::GetFlag(FLAGS_prompt_tokens)},
                    {"new_tokens", absl::GetFlag(FLAGS_new_tokens)},

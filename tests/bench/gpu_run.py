@@ -4,7 +4,7 @@ that need a GPU. One JSON document; under ten minutes; progress on stderr.
 
     tests/bench/gpu.sh --out gpu.json                    on a GPU host with this repository built
     tests/bench/gpu_bundle.sh                            elsewhere: collects what the next line needs
-    tests/bench/gpu.sh --bundle build/gpu-bundle         on a GPU host without Debian's libraries
+    tests/bench/gpu.sh --bundle build/gpu-bundle.tar.gz  on a GPU host without Debian's libraries
     tests/bench/gpu.sh --only kernels --only decode      some parts
     tests/bench/gpu.sh --host                            without a GPU: every part on simulated thread blocks with tiny
                                                          shapes, which shows that script and results are right; its
@@ -26,6 +26,8 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
+import tempfile
 import time
 
 from gpu_memory import open_memory
@@ -95,7 +97,7 @@ def model_commands(host):
     program = host.program("gpu_model_bench")
     if host.is_host:
         small = ["--batches=1,3", "--prompt_tokens=6", "--new_tokens=4", "--kv_cache_mebibytes=16", "--max_step_rows=64"]
-        yield "tiny", [program, "--device=host", *small]
+        yield "tiny", [program, "--device=cpu", "--model=tests/golden/models/tiny_gqa", *small]
         return
     for model in MODELS[:1] if host.is_quick else MODELS:
         yield model, [program, f"--device=cuda:{host.device}", f"--model={model}"]
@@ -196,21 +198,7 @@ def run(host, memory, parts):
     return document
 
 
-def main():
-    parser = argparse.ArgumentParser(prog="tests/bench/gpu.sh", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--host", action="store_true", help="no GPU: simulated thread blocks, tiny shapes")
-    parser.add_argument("--quick", action="store_true", help="one head shape and one model")
-    parser.add_argument("--only", action="append", choices=PARTS, help="this part; may be given several times")
-    parser.add_argument("--bundle", type=pathlib.Path, help="a folder of gpu_bundle.sh instead of build/release")
-    parser.add_argument("--device", type=int, default=0, help="index of the GPU (default 0)")
-    parser.add_argument("--out", type=pathlib.Path, help="the document goes here instead of stdout")
-    arguments = parser.parse_args()
-    memory, why = open_memory(arguments.host, arguments.device)
-    if memory is None:
-        print(f"error: there is no GPU to measure: {why}. Nothing was measured. --host runs everything through on "
-              "simulated thread blocks.", file=sys.stderr)
-        return 1
+def run_all(arguments, memory):
     host = Host(arguments)
     if not host.library().is_file():
         print(f"error: {host.library()} is not there: build with scripts/build.sh (CHORUS_CUDA=1 for a GPU), or name a "
@@ -224,6 +212,30 @@ def main():
     else:
         sys.stdout.write(text)
     return 0 if document["ok"] else 1
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="tests/bench/gpu.sh", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--host", action="store_true", help="no GPU: simulated thread blocks, tiny shapes")
+    parser.add_argument("--quick", action="store_true", help="one head shape and one model")
+    parser.add_argument("--only", action="append", choices=PARTS, help="this part; may be given several times")
+    parser.add_argument("--bundle", type=pathlib.Path, help="a file of gpu_bundle.sh, or a folder with bin/ and lib/, instead of build/release")
+    parser.add_argument("--device", type=int, default=0, help="index of the GPU (default 0)")
+    parser.add_argument("--out", type=pathlib.Path, help="the document goes here instead of stdout")
+    arguments = parser.parse_args()
+    memory, why = open_memory(arguments.host, arguments.device)
+    if memory is None:
+        print(f"error: there is no GPU to measure: {why}. Nothing was measured. --host runs everything through on "
+              "simulated thread blocks.", file=sys.stderr)
+        return 1
+    with tempfile.TemporaryDirectory(prefix="chorus-gpu-") as folder:
+        if arguments.bundle and arguments.bundle.is_file():
+            progress(f"unpacking {arguments.bundle}")
+            with tarfile.open(arguments.bundle) as archive:
+                archive.extractall(folder, filter="data")
+            arguments.bundle = pathlib.Path(folder)
+        return run_all(arguments, memory)
 
 
 if __name__ == "__main__":
