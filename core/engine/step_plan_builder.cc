@@ -54,7 +54,7 @@ class Builder {
 
   StepPlan plan_;
   absl::flat_hash_map<const void*, int32_t> table_begins_;  // by sequence, branch or segment
-  int32_t scaling_ = -1;  // of the present work
+  int32_t scaling_ = -1;                                    // of the present work
 };
 
 void Builder::Add(const StepWork& work) {
@@ -87,9 +87,8 @@ void Builder::AddSegment(const StepWork& work) {
   added.row_begin = plan_.num_rows();
   added.row_end = added.row_begin + rows.length();
   added.query_begin = prefix_length + rows.begin;
-  added.table_begin =
-      TableBegin(&segment, prefix == nullptr ? absl::Span<const int32_t>() : prefix->slots(),
-                 segment.slots());
+  added.table_begin = TableBegin(
+      &segment, prefix == nullptr ? absl::Span<const int32_t>() : prefix->slots(), segment.slots());
   added.position_begin = segment.begin_position() + rows.begin;
   const KeyInterval keys[] = {
       {0, prefix_length},
@@ -209,7 +208,8 @@ void Builder::AddMoves(const Sequence& sequence) {
     if (use.moved_by == 0) continue;
     const std::vector<int32_t>& from = sequence.segment(i)->slots();
     for (int32_t k = 0; k < use.tokens.length(); ++k) {
-      plan_.attention.moves.push_back({from[k], sequence.SlotAt(use.tokens.begin + k), use.moved_by});
+      plan_.attention.moves.push_back(
+          {from[k], sequence.SlotAt(use.tokens.begin + k), use.moved_by});
     }
   }
 }
@@ -243,8 +243,8 @@ void Builder::AddRun(const Source& source, TokenRange rows, const RowIntervals::
   std::optional<Keys> windowed_keys;
   if (windowed != nullptr) windowed_keys = windowed->RunOf(rows.begin).keys;
   AddIntervals(run.keys, windowed_keys, rows.end, added);
-  const bool is_fused = rows.begin >= sequence.plan().layout.original_length();
-  if (is_fused && sequence.plan().scales_segments) added.scaling = scaling_;
+  added.is_fused = rows.begin >= sequence.plan().layout.original_length();
+  if (added.is_fused && sequence.plan().scales_segments) added.scaling = scaling_;
   attention.runs.push_back(added);
   for (int32_t index = rows.begin; index < rows.end; ++index) AddToken(source, index);
 }
@@ -290,8 +290,7 @@ void Builder::AddInterval(KeyInterval keys, int32_t query_end) {
 int32_t Builder::TableBegin(const void* owner, absl::Span<const int32_t> first,
                             absl::Span<const int32_t> second) {
   std::vector<int32_t>& table = plan_.attention.slot_table;
-  const auto [it, inserted] =
-      table_begins_.try_emplace(owner, static_cast<int32_t>(table.size()));
+  const auto [it, inserted] = table_begins_.try_emplace(owner, static_cast<int32_t>(table.size()));
   if (inserted) {
     table.insert(table.end(), first.begin(), first.end());
     table.insert(table.end(), second.begin(), second.end());

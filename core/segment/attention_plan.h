@@ -32,7 +32,7 @@ struct SegmentScaling {
 // positions jump, so that each row's window is one more clip of an interval, by its position. Both
 // lists are O(segments) a run, however long its rows and keys: no row has a list of its own.
 struct AttentionRun {
-  int32_t row_begin = 0;       // rows [row_begin, row_end) of the step
+  int32_t row_begin = 0;  // rows [row_begin, row_end) of the step
   int32_t row_end = 0;
   int32_t query_begin = 0;     // logical index of row_begin's token in its sequence
   int32_t table_begin = 0;     // key k of the sequence lies in slot slot_table[table_begin + k]
@@ -44,6 +44,9 @@ struct AttentionRun {
   int32_t windowed_begin = 0;
   int32_t windowed_end = 0;
   int32_t position_begin = 0;  // RoPE position of row_begin's token
+  // Rows at or after original_length: they see everything. A device computes them by kernels of
+  // their own, so that a row's bits never depend on its batch.
+  bool is_fused = false;
 };
 
 // Keys and values of one token that also have to stand elsewhere: in every layer, after the step's

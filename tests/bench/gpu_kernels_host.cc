@@ -57,6 +57,7 @@ class HostLaunches {
             .num_kv_heads = args_.shape.num_kv_heads,
             .heads_per_kv_head = HeadsPerKvHead(args_.shape),
             .softmax_scale = args_.shape.softmax_scale,
+            .head_dim = kHeadDim,
             .span_values = args_.workspace,
             .span_max = span_max,
             .span_sum = span_max + num_states()};

@@ -207,6 +207,23 @@ TEST_F(SchedulerTest, ScalingAppliesToFusedRowsOnly) {
   EXPECT_THAT(BuildStepPlan(scheduler.PlanStep(requests_)).attention.scalings, IsEmpty());
 }
 
+TEST_F(SchedulerTest, RunsAreFusedFromTheSuffixOn) {
+  const RunningRequest* added = Add(SimpleRequest(FusionMethod::kAttention, 4));
+  Scheduler scheduler({.max_step_rows = 100, .prompt_share_rows = 16});
+  const int32_t original_length = added->sequence(0).plan().layout.original_length();
+  const auto runs = [&] { return BuildStepPlan(scheduler.PlanStep(requests_)).attention.runs; };
+  int32_t num_own_runs = 0, num_fused_runs = 0;
+  for (const AttentionRun& run : runs()) {
+    EXPECT_EQ(run.is_fused, run.query_begin >= original_length);
+    (run.is_fused ? num_fused_runs : num_own_runs) += 1;
+  }
+  EXPECT_GE(num_own_runs, 2);  // the segments
+  EXPECT_GE(num_fused_runs, 1);
+  Step(scheduler);
+  ASSERT_THAT(runs(), SizeIs(1));  // a generated token
+  EXPECT_TRUE(runs().front().is_fused);
+}
+
 // The intervals for layers with a window hold the same keys, and say where they stand.
 TEST_F(SchedulerTest, RunsHaveWindowedIntervalsWhereTheModelHasWindows) {
   const AttentionWindow windows[] = {{}, {AttentionWindow::Kind::kSliding, 3}};

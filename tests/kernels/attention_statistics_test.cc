@@ -18,7 +18,9 @@ namespace {
 using test::HeadCase;
 using test::KernelTargets;
 using test::KvStore;
+using test::kWindows;
 using test::RandomFloats;
+using test::RandomUnits;
 using test::ScopedKernelTarget;
 using test::ShapeOf;
 
@@ -37,70 +39,21 @@ struct Batch {
   std::unique_ptr<KvStore> kv;
 };
 
-int32_t Below(int32_t limit, std::mt19937& random) {
-  return static_cast<int32_t>(random() % static_cast<uint32_t>(limit));
-}
-
-// Ranges with and without gaps; units that come several times, and units without a key.
-KeyUnits RandomUnits(int32_t num_keys, std::mt19937& random) {
-  KeyUnits units;
-  units.num_units = 1 + Below(9, random);
-  const bool has_gaps = random() % 2 == 0;
-  for (int32_t key = has_gaps ? Below(20, random) : 0; key < num_keys;) {
-    const int32_t end = key + 1 + Below(random() % 4 == 0 ? 200 : 30, random);
-    units.ranges.push_back({key, end, Below(units.num_units, random)});
-    key = end + (has_gaps ? Below(20, random) : 0);
-  }
-  return units;
-}
-
-// Positions of the keys of an interval are up to so much after their indexes.
-constexpr int32_t kMaxShift = 90;
-
-const AttentionWindow kWindows[] = {{},
-                                    {AttentionWindow::Kind::kSliding, 1},
-                                    {AttentionWindow::Kind::kSliding, 150},
-                                    {AttentionWindow::Kind::kChunked, 100}};
-
-std::vector<KeyInterval> RandomIntervals(int32_t num_keys, std::mt19937& random) {
-  std::vector<KeyInterval> intervals;
-  for (int32_t key = Below(10, random); key < num_keys;) {
-    const int32_t end = std::min(num_keys, key + 1 + Below(150, random));
-    intervals.push_back({key, end, random() % 2 == 0, Below(kMaxShift + 1, random)});
-    key = end + (random() % 2 == 0 ? 0 : Below(70, random));
-  }
-  return intervals;
-}
-
-// A run of 1..6 rows over a sequence of up to `max_keys` keys in scattered slots.
+// A run of 1..6 rows, and up to two probes of each.
 void AppendRun(int32_t max_keys, std::vector<int32_t>& free_slots, std::mt19937& random,
                Batch& batch) {
-  AttentionPlan& plan = batch.plan;
-  AttentionRun run;
-  const int32_t num_keys = 1 + Below(max_keys, random);
-  run.row_begin = batch.num_rows;
-  run.row_end = batch.num_rows += 1 + Below(std::min(6, num_keys), random);
-  run.query_begin = num_keys - (run.row_end - run.row_begin);
-  run.table_begin = static_cast<int32_t>(plan.slot_table.size());
-  run.interval_begin = static_cast<int32_t>(plan.intervals.size());
-  run.scaling = Below(3, random) - 1;
-  const std::vector<KeyInterval> intervals = RandomIntervals(num_keys, random);
-  run.position_begin = run.query_begin + kMaxShift;
-  plan.intervals.insert(plan.intervals.end(), intervals.begin(), intervals.end());
-  run.interval_end = static_cast<int32_t>(plan.intervals.size());
-  run.windowed_begin = run.interval_begin;
-  run.windowed_end = run.interval_end;
-  for (int32_t i = 0; i < num_keys; ++i) {
-    batch.kv->FillSlot(free_slots.back(), random);
-    plan.slot_table.push_back(free_slots.back());
-    free_slots.pop_back();
+  const size_t table_begin = batch.plan.slot_table.size();
+  const AttentionRun run = test::AppendRun(max_keys, free_slots, random, batch.plan);
+  batch.num_rows = run.row_end;
+  for (size_t i = table_begin; i < batch.plan.slot_table.size(); ++i) {
+    batch.kv->FillSlot(batch.plan.slot_table[i], random);
   }
+  const int32_t num_keys = run.query_begin + (run.row_end - run.row_begin);
   for (int32_t row = run.row_begin; row < run.row_end; ++row) {
     for (uint32_t i = random() % 3; i > 0; --i) {
-      batch.probes.push_back({plan.runs.size(), row, RandomUnits(num_keys, random)});
+      batch.probes.push_back({batch.plan.runs.size() - 1, row, RandomUnits(num_keys, random)});
     }
   }
-  plan.runs.push_back(run);
 }
 
 Batch RandomBatch(const HeadCase& test, int32_t num_runs, int32_t max_keys, std::mt19937& random) {

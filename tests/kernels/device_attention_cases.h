@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <numeric>
 #include <random>
@@ -16,6 +15,7 @@
 #include "core/kernels/segment_attention.h"
 #include "core/segment/row_intervals.h"
 #include "core/segment/segment_layout.h"
+#include "tests/kernels/device_test_support.h"
 #include "tests/kernels/kernel_test_support.h"
 
 // The attention kernels against the reference: the cases, for every back end that runs them.
@@ -37,21 +37,6 @@ struct Step {
   std::vector<Element> q, k, v;
   std::vector<float> q32, k32, v32;  // the same numbers
 };
-
-template <class Element>
-std::vector<Element> RandomElements(int64_t size, float limit, std::mt19937& random) {
-  std::uniform_real_distribution<float> uniform(-limit, limit);
-  std::vector<Element> out(size);
-  for (Element& element : out) element = FromFloat<Element>(uniform(random));
-  return out;
-}
-
-template <class Element>
-std::vector<float> ToFloats(const std::vector<Element>& elements) {
-  std::vector<float> out;
-  for (Element element : elements) out.push_back(ToFloat(element));
-  return out;
-}
 
 inline SegmentLayout RandomLayout(int32_t longest, std::mt19937& random) {
   SegmentLayout::Pieces pieces;
@@ -160,15 +145,6 @@ Result RunReference(Step<Element>& step) {
   return result;
 }
 
-// Weights, which sum to 1 over values of at most 1, are rounded by at most 2^-8 of themselves
-// (bfloat16) or 2^-11 (half), outputs by half of that; sums and exponentials in float32 add less
-// than 1e-4.
-template <class Element>
-float Tolerance() {
-  const float unit = std::is_same_v<Element, BFloat16> ? 0x1p-8f : 0x1p-11f;
-  return 1.5f * unit + 1e-4f;
-}
-
 inline void ExpectNear(const Result& actual, const Result& expected, float tolerance) {
   ASSERT_EQ(actual.out.size(), expected.out.size());
   for (size_t i = 0; i < expected.out.size(); ++i) {
@@ -191,7 +167,7 @@ void ExpectEqualsReference(const Heads& heads, uint32_t seed) {
   Step<Element> step = RandomStep<Element, kHeadDim>(heads, 1 + static_cast<int>(seed % 3),
                                                      seed % 2 ? 30 : 90, seed);
   ExpectNear(Backend::template Run<Element, kHeadDim>(step, seed), RunReference(step),
-             Tolerance<Element>());
+             OutputTolerance<Element>());
 }
 
 // A back end runs a step: `static std::string WhyAbsent()`, "" if it can, and `template <class
@@ -213,11 +189,6 @@ TYPED_TEST_P(DeviceAttentionTest, EqualsTheReferenceOnFuzzedSteps) {
     ExpectEqualsReference<TypeParam, Float16, 64>(heads, seed++);
     ExpectEqualsReference<TypeParam, Float16, 128>(heads, seed++);
   }
-}
-
-template <class T>
-bool SameBits(const std::vector<T>& a, const std::vector<T>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;
 }
 
 TYPED_TEST_P(DeviceAttentionTest, ARowIsTheSameBitForBitInEveryBatch) {
@@ -267,7 +238,7 @@ TYPED_TEST_P(DeviceAttentionTest, LongRowsOverManySpansAndBlocks) {
     step.fused.scalings = {{0.9f, 0.9f, 0.1f}};
     if (is_fused) step.fused.runs[0].scaling = 0;
     ExpectNear(TypeParam::template Run<BFloat16, 128>(step, 1), RunReference(step),
-               Tolerance<BFloat16>());
+               OutputTolerance<BFloat16>());
   }
 }
 
@@ -276,7 +247,7 @@ TYPED_TEST_P(DeviceAttentionTest, ManyRowsOverManyBlocks) {
   Step<Float16> step = OneRun<Float16, 64>({2, 1}, 1100, {{3, 30, false}, {40, 1100, true}}, 960,
                                            140, /*is_fused=*/false);
   ExpectNear(TypeParam::template Run<Float16, 64>(step, 1), RunReference(step),
-             Tolerance<Float16>());
+             OutputTolerance<Float16>());
 }
 
 TYPED_TEST_P(DeviceAttentionTest, ARowWithoutKeysIsZeroWithMinusInfinity) {

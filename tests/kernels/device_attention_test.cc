@@ -14,15 +14,6 @@
 namespace chorus::device {
 namespace {
 
-template <class T>
-HostArray ReadOnly(const std::vector<T>& values) {
-  return {values.data(), static_cast<int64_t>(values.size() * sizeof(T)), false};
-}
-template <class T>
-HostArray Writable(std::vector<T>& values) {
-  return {values.data(), static_cast<int64_t>(values.size() * sizeof(T)), true};
-}
-
 // Runs the three kernels as a step would; every launch is checked for races and bounds. Own is the
 // kernel of the rows of segments.
 template <class Element, int kHeadDim, template <class, int> class Own>

@@ -25,6 +25,9 @@ namespace chorus::device {
 //     RopeAndWriteKv(const DeviceRopeArgs& args, const Arrays& arrays)
 //     MoveKv(const DeviceRopeArgs& args, const std::vector<KvMove>& moves, const Arrays& arrays)
 //     SiluMultiply(const SiluArgs<Element>& args, const Arrays& arrays)
+//     Embed(const RowsArgs<Element, float>& args, const Arrays& arrays)
+//     GatherRows(const RowsArgs<T, T>& args, const Arrays& arrays), T the element or float
+//     AddBias(const BiasArgs<Element>& args, const Arrays& arrays)
 template <class BackendType, class ElementType>
 struct ElementwiseCase {
   using Backend = BackendType;
@@ -48,6 +51,24 @@ template <class Element>
 struct SiluArgs {
   const Element* gate_up = nullptr;
   Element* out = nullptr;
+  int32_t num_rows = 0;
+  int32_t size = 0;
+};
+
+// Row i of `to` comes from row indexes[i] of `from`.
+template <class From, class To>
+struct RowsArgs {
+  const int32_t* indexes = nullptr;
+  const From* from = nullptr;
+  To* to = nullptr;
+  int32_t num_rows = 0;
+  int32_t size = 0;
+};
+
+template <class Element>
+struct BiasArgs {
+  Element* x = nullptr;
+  const float* bias = nullptr;
   int32_t num_rows = 0;
   int32_t size = 0;
 };
@@ -228,7 +249,62 @@ TYPED_TEST_P(DeviceElementwiseTest, SiluMultiply) {
   }
 }
 
-REGISTER_TYPED_TEST_SUITE_P(DeviceElementwiseTest, AddRmsNorm, RopeAndWriteKv, MoveKv,
-                            SiluMultiply);
+TYPED_TEST_P(DeviceElementwiseTest, Embed) {
+  constexpr int kVocab = 7;
+  const std::vector<int32_t> token_ids = {6, 0, 3, 3};
+  for (int size : {2, 600}) {
+    const auto table = this->Random(kVocab * size);
+    const std::vector<float> table32 = this->ToFloats(table);
+    std::vector<float> residual(token_ids.size() * size, std::nanf(""));
+    TypeParam::Backend::template Embed<typename TypeParam::Element>(
+        {.indexes = token_ids.data(),
+         .from = table.data(),
+         .to = residual.data(),
+         .num_rows = static_cast<int32_t>(token_ids.size()),
+         .size = size},
+        {this->In(token_ids), this->In(table), this->Out(residual)});
+    for (size_t i = 0; i < residual.size(); ++i) {
+      ASSERT_EQ(residual[i], table32[token_ids[i / size] * size + i % size]);
+    }
+  }
+}
+
+TYPED_TEST_P(DeviceElementwiseTest, GatherRows) {
+  constexpr int kRows = 5;
+  const std::vector<int32_t> rows = {4, 1, 4};
+  const auto num_rows = static_cast<int32_t>(rows.size());
+  for (int size : {2, 600}) {
+    const auto from = this->Random(kRows * size);
+    const std::vector<float> from32 = this->ToFloats(from);
+    auto out = this->Nan(int64_t{num_rows} * size);
+    std::vector<float> out32(out.size());
+    TypeParam::Backend::template GatherRows<typename TypeParam::Element>(
+        {rows.data(), from.data(), out.data(), num_rows, size},
+        {this->In(from), this->In(rows), this->Out(out)});
+    TypeParam::Backend::template GatherRows<float>(
+        {rows.data(), from32.data(), out32.data(), num_rows, size},
+        {this->In(from32), this->In(rows), this->Out(out32)});
+    for (size_t i = 0; i < out.size(); ++i) {
+      ASSERT_EQ(out[i].bits, from[rows[i / size] * size + i % size].bits);
+      ASSERT_EQ(out32[i], from32[rows[i / size] * size + i % size]);
+    }
+  }
+}
+
+TYPED_TEST_P(DeviceElementwiseTest, AddBias) {
+  constexpr int kRows = 3;
+  for (int size : {2, 600}) {
+    auto x = this->Random(kRows * size);
+    const std::vector<float> bias = this->ToFloats(this->Random(size));
+    std::vector<float> expected = this->ToFloats(x);
+    for (size_t i = 0; i < expected.size(); ++i) expected[i] += bias[i % size];
+    TypeParam::Backend::template AddBias<typename TypeParam::Element>(
+        {x.data(), bias.data(), kRows, size}, {this->Out(x), this->In(bias)});
+    this->ExpectNear(x, expected, 1.0f);
+  }
+}
+
+REGISTER_TYPED_TEST_SUITE_P(DeviceElementwiseTest, AddRmsNorm, RopeAndWriteKv, MoveKv, SiluMultiply,
+                            Embed, GatherRows, AddBias);
 
 }  // namespace chorus::device

@@ -44,6 +44,21 @@ struct HostBackend {
     Run<SiluMultiplyKernel<Element>>({args.gate_up, args.out, args.size}, args.num_rows, arrays);
   }
 
+  template <class Element>
+  static void Embed(const RowsArgs<Element, float>& args, const Arrays& arrays) {
+    Run<EmbedKernel<Element>>({args.indexes, args.from, args.to, args.size}, args.num_rows, arrays);
+  }
+
+  template <class T>
+  static void GatherRows(const RowsArgs<T, T>& args, const Arrays& arrays) {
+    Run<GatherRowsKernel<T>>({args.from, args.indexes, args.to, args.size}, args.num_rows, arrays);
+  }
+
+  template <class Element>
+  static void AddBias(const BiasArgs<Element>& args, const Arrays& arrays) {
+    Run<AddBiasKernel<Element>>({args.x, args.bias, args.size}, args.num_rows, arrays);
+  }
+
  private:
   template <class Kernel>
   static void Run(const typename Kernel::Launch& launch, int grid, const Arrays& arrays) {

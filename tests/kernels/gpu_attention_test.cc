@@ -17,15 +17,6 @@ namespace {
 
 using test::GpuArrays;
 
-template <class T>
-HostArray ReadOnly(const std::vector<T>& values) {
-  return {values.data(), static_cast<int64_t>(values.size() * sizeof(T)), false};
-}
-template <class T>
-HostArray Writable(std::vector<T>& values) {
-  return {values.data(), static_cast<int64_t>(values.size() * sizeof(T)), true};
-}
-
 DeviceTiles TilesOn(const GpuArrays& gpu, const TilePlan& plan) {
   return {plan.tiles.empty() ? nullptr : gpu.At(plan.tiles.data()),
           static_cast<int32_t>(plan.tiles.size()),

@@ -74,6 +74,36 @@ struct GpuBackend {
                                      args.size, gpu.At(args.out), nullptr));
     gpu.Download();
   }
+
+  template <class Element>
+  static void Embed(const RowsArgs<Element, float>& args, const Arrays& arrays) {
+    GpuArrays gpu(arrays);
+    ExpectSuccess(LaunchEmbed(TypeOf<Element>(), gpu.At(args.indexes), args.num_rows,
+                              gpu.At(args.from), args.size, gpu.At(args.to), nullptr));
+    gpu.Download();
+  }
+
+  template <class T>
+  static void GatherRows(const RowsArgs<T, T>& args, const Arrays& arrays) {
+    GpuArrays gpu(arrays);
+    const int32_t* const rows = gpu.At(args.indexes);
+    if constexpr (std::is_same_v<T, float>) {
+      ExpectSuccess(LaunchGatherFloatRows(gpu.At(args.from), rows, args.num_rows, args.size,
+                                          gpu.At(args.to), nullptr));
+    } else {
+      ExpectSuccess(LaunchGatherRows(TypeOf<T>(), gpu.At(args.from), rows, args.num_rows, args.size,
+                                     gpu.At(args.to), nullptr));
+    }
+    gpu.Download();
+  }
+
+  template <class Element>
+  static void AddBias(const BiasArgs<Element>& args, const Arrays& arrays) {
+    GpuArrays gpu(arrays);
+    ExpectSuccess(LaunchAddBias(TypeOf<Element>(), gpu.At(args.x), gpu.At(args.bias), args.num_rows,
+                                args.size, nullptr));
+    gpu.Download();
+  }
 };
 
 using Cases =

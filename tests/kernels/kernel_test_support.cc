@@ -1,5 +1,6 @@
 #include "tests/kernels/kernel_test_support.h"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <limits>
@@ -35,6 +36,58 @@ std::vector<float> RandomFloats(int64_t size, std::mt19937& random, float limit)
   std::vector<float> values(size);
   for (float& value : values) value = uniform(random);
   return values;
+}
+
+namespace {
+
+// Positions of the keys of an interval are up to so much after their indexes.
+constexpr int32_t kMaxShift = 90;
+
+int32_t Below(int32_t limit, std::mt19937& random) {
+  return static_cast<int32_t>(random() % static_cast<uint32_t>(limit));
+}
+
+void AppendIntervals(int32_t num_keys, std::mt19937& random, AttentionPlan& plan) {
+  for (int32_t key = Below(10, random); key < num_keys;) {
+    const int32_t end = std::min(num_keys, key + 1 + Below(150, random));
+    plan.intervals.push_back({key, end, random() % 2 == 0, Below(kMaxShift + 1, random)});
+    key = end + (random() % 2 == 0 ? 0 : Below(70, random));
+  }
+}
+
+}  // namespace
+
+const AttentionRun& AppendRun(int32_t max_keys, std::vector<int32_t>& free_slots,
+                              std::mt19937& random, AttentionPlan& plan) {
+  AttentionRun run;
+  const int32_t num_keys = 1 + Below(max_keys, random);
+  run.row_begin = plan.runs.empty() ? 0 : plan.runs.back().row_end;
+  run.row_end = run.row_begin + 1 + Below(std::min(6, num_keys), random);
+  run.query_begin = num_keys - (run.row_end - run.row_begin);
+  run.position_begin = run.query_begin + kMaxShift;
+  run.table_begin = static_cast<int32_t>(plan.slot_table.size());
+  run.is_fused = Below(4, random) > 0;
+  run.scaling = run.is_fused ? Below(3, random) - 1 : -1;
+  run.interval_begin = static_cast<int32_t>(plan.intervals.size());
+  AppendIntervals(num_keys, random, plan);
+  run.interval_end = static_cast<int32_t>(plan.intervals.size());
+  run.windowed_begin = run.interval_begin;
+  run.windowed_end = run.interval_end;
+  plan.slot_table.insert(plan.slot_table.end(), free_slots.end() - num_keys, free_slots.end());
+  free_slots.resize(free_slots.size() - num_keys);
+  return plan.runs.emplace_back(run);
+}
+
+KeyUnits RandomUnits(int32_t num_keys, std::mt19937& random) {
+  KeyUnits units;
+  units.num_units = 1 + Below(9, random);
+  const bool has_gaps = random() % 2 == 0;
+  for (int32_t key = has_gaps ? Below(20, random) : 0; key < num_keys;) {
+    const int32_t end = key + 1 + Below(random() % 4 == 0 ? 200 : 30, random);
+    units.ranges.push_back({key, end, Below(units.num_units, random)});
+    key = end + (has_gaps ? Below(20, random) : 0);
+  }
+  return units;
 }
 
 AttentionPlan SplitRuns(const AttentionPlan& plan, std::mt19937& random) {

@@ -9,6 +9,7 @@
 
 #include "core/kernels/segment_attention.h"
 #include "core/segment/attention_plan.h"
+#include "core/segment/key_units.h"
 
 namespace chorus::test {
 
@@ -34,6 +35,20 @@ struct HeadCase {
 };
 std::string HeadCaseName(const testing::TestParamInfo<HeadCase>& info);
 AttentionShape ShapeOf(const HeadCase& test);
+
+// The windows that the attention tests run over.
+inline constexpr AttentionWindow kWindows[] = {{},
+                                               {AttentionWindow::Kind::kSliding, 1},
+                                               {AttentionWindow::Kind::kSliding, 150},
+                                               {AttentionWindow::Kind::kChunked, 100}};
+
+// Appends a run of 1..6 rows, own or fused, that see some of up to `max_keys` keys of a sequence,
+// and the sequence's slots, drawn from free_slots. Two scalings are to be in the plan.
+const AttentionRun& AppendRun(int32_t max_keys, std::vector<int32_t>& free_slots,
+                              std::mt19937& random, AttentionPlan& plan);
+
+// Ranges with and without gaps; units that come several times, and units without a key.
+KeyUnits RandomUnits(int32_t num_keys, std::mt19937& random);
 
 // The plan with every run cut in two at a random row, in reverse order: the same work.
 AttentionPlan SplitRuns(const AttentionPlan& plan, std::mt19937& random);

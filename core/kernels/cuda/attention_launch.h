@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "core/kernels/cuda/device.h"
+#include "core/kernels/cuda/softmax_parts.h"
 #include "core/kernels/tile_plan.h"
 
 // What the attention kernels of a layer read and write, and the steps that they share.
@@ -27,15 +28,17 @@ struct AttentionLaunch {
   int32_t num_kv_heads = 0;
   int32_t heads_per_kv_head = 0;
   float softmax_scale = 0.0f;
+  int32_t head_dim = 0;  // of PlainAttention only; the others are made for one
+  // Of SpanAttention and PlainAttention: q k * softmax_scale of row r and the keys that it sees go
+  // to logits + logit_offsets[r], [num_heads, index of r's token + 1]; nowhere if that is negative.
+  float* logits = nullptr;
+  const int64_t* logit_offsets = nullptr;  // [num_rows], or null: no row's are wanted
   // Of SpanAttention, for MergeSpans; logits in units of log 2.
   float* span_values =
       nullptr;                // [num_spans, num_kv_heads, kSpanQueries, head_dim], not normalised
   float* span_max = nullptr;  // [num_spans, num_kv_heads, kSpanQueries]
   float* span_sum = nullptr;  // like span_max
 };
-
-inline constexpr float kLog2E = 1.4426950408889634f;
-inline constexpr float kLn2 = 0.6931471805599453f;
 
 // Rows of 16-bit elements in shared memory, in pieces of 16 bytes. Piece c of row r stands at piece
 // c ^ (r % 8), so that eight rows of one column of pieces lie in all banks.

@@ -31,6 +31,10 @@ struct DeviceAttentionArgs {
   float* log_sum_exp = nullptr;  // [num_rows, num_heads] natural log, or null
   const int32_t* slot_table = nullptr;
   const SegmentScaling* scalings = nullptr;
+  // Of the fused rows that are looked at, q k * softmax_scale of the keys that row r sees: to
+  // logits + logit_offsets[r], [num_heads, index of r's token + 1]. It changes no output.
+  float* logits = nullptr;
+  const int64_t* logit_offsets = nullptr;  // [num_rows], -1: not looked at; null: no row is
   DeviceTiles own;             // rows of prefixes and segments
   DeviceTiles fused;           // rows that see everything: suffix and generated
   float* workspace = nullptr;  // AttentionWorkspaceFloats of them, for the spans of `fused`

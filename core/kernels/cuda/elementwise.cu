@@ -75,4 +75,43 @@ cudaError_t LaunchSiluMultiply(DeviceType type, const void* gate_up, int32_t num
   });
 }
 
+cudaError_t LaunchEmbed(DeviceType type, const int32_t* token_ids, int32_t num_rows,
+                        const void* table, int32_t size, float* residual, cudaStream_t stream) {
+  return WithType(type, [&](auto element) {
+    using Element = decltype(element);
+    using Kernel = device::EmbedKernel<Element>;
+    const typename Kernel::Launch launch = {token_ids, static_cast<const Element*>(table), residual,
+                                            size};
+    return device::Start<Kernel>(launch, dim3(num_rows), stream);
+  });
+}
+
+cudaError_t LaunchGatherRows(DeviceType type, const void* from, const int32_t* rows,
+                             int32_t num_gathered, int32_t size, void* out, cudaStream_t stream) {
+  return WithType(type, [&](auto element) {
+    using Element = decltype(element);
+    using Kernel = device::GatherRowsKernel<Element>;
+    const typename Kernel::Launch launch = {static_cast<const Element*>(from), rows,
+                                            static_cast<Element*>(out), size};
+    return device::Start<Kernel>(launch, dim3(num_gathered), stream);
+  });
+}
+
+cudaError_t LaunchGatherFloatRows(const float* from, const int32_t* rows, int32_t num_gathered,
+                                  int32_t size, float* out, cudaStream_t stream) {
+  using Kernel = device::GatherRowsKernel<float>;
+  const typename Kernel::Launch launch = {from, rows, out, size};
+  return device::Start<Kernel>(launch, dim3(num_gathered), stream);
+}
+
+cudaError_t LaunchAddBias(DeviceType type, void* x, const float* bias, int32_t num_rows, int32_t size,
+                          cudaStream_t stream) {
+  return WithType(type, [&](auto element) {
+    using Element = decltype(element);
+    using Kernel = device::AddBiasKernel<Element>;
+    const typename Kernel::Launch launch = {static_cast<Element*>(x), bias, size};
+    return device::Start<Kernel>(launch, dim3(num_rows), stream);
+  });
+}
+
 }  // namespace chorus

@@ -10,6 +10,9 @@ namespace chorus {
 
 // The functions of elementwise.h on a device: activations of `type`, everything else float32; all
 // arrays in device memory, at multiples of 16 bytes. Each starts one kernel on `stream`.
+//
+// Rows that only fill up a captured graph are rows as others: token 0, position 0, and a slot that
+// no row reads. Moves that fill it up go from and to that slot.
 
 // residual += delta (not if null), then out = residual / sqrt(mean(residual^2) + epsilon) * weight,
 // row by row. residual [num_rows, size] float32; delta, out [num_rows, size]; weight [size]
@@ -29,5 +32,20 @@ cudaError_t LaunchMoveKv(DeviceType type, const DeviceRopeArgs& rope, const KvMo
 // even.
 cudaError_t LaunchSiluMultiply(DeviceType type, const void* gate_up, int32_t num_rows, int32_t size,
                                void* out, cudaStream_t stream);
+
+// residual[r, :] = table[token_ids[r], :]; residual [num_rows, size] float32, table [vocab_size,
+// size]; `size` even.
+cudaError_t LaunchEmbed(DeviceType type, const int32_t* token_ids, int32_t num_rows,
+                        const void* table, int32_t size, float* residual, cudaStream_t stream);
+
+// out[i, :] = from[rows[i], :]; from [num_rows, size], out [num_gathered, size]; `size` even.
+cudaError_t LaunchGatherRows(DeviceType type, const void* from, const int32_t* rows,
+                             int32_t num_gathered, int32_t size, void* out, cudaStream_t stream);
+cudaError_t LaunchGatherFloatRows(const float* from, const int32_t* rows, int32_t num_gathered,
+                                  int32_t size, float* out, cudaStream_t stream);
+
+// x[r, :] += bias; x [num_rows, size], bias [size] float32; `size` even.
+cudaError_t LaunchAddBias(DeviceType type, void* x, const float* bias, int32_t num_rows, int32_t size,
+                          cudaStream_t stream);
 
 }  // namespace chorus

@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "core/kernels/cuda/device.h"
+#include "core/kernels/cuda/warp_reduce.h"
 #include "core/segment/attention_plan.h"
 
 // What stands between matrix products and attention: the functions of elementwise.h for a device.
@@ -12,12 +13,6 @@
 namespace chorus::device {
 
 inline constexpr int kElementwiseThreads = 256;
-
-CHORUS_DEVICE float SumOfWarp(float value) {
-#pragma unroll
-  for (int mask = kWarpSize / 2; mask > 0; mask /= 2) value += ShuffleXor(value, mask);
-  return value;
-}
 
 // out[r, :] = x[r, :] / sqrt(mean(x[r, :]^2) + epsilon) * weight, where x is the residual after
 // residual += delta (if there is a delta). Grid: [num_rows]. `size` is even.
@@ -188,6 +183,82 @@ struct SiluMultiplyKernel {
   CHORUS_DEVICE static float Silu(float x) {
     const float e = Exp2(-Abs(x) * 1.4426950408889634f);
     return x * ((x < 0.0f ? e : 1.0f) / (1.0f + e));
+  }
+};
+
+// residual[r, :] = table[token_ids[r], :]. Grid: [num_rows]. `size` is even.
+template <class Element>
+struct EmbedKernel {
+  static constexpr int kThreads = kElementwiseThreads;
+  static constexpr int kSharedBytes = 0;
+
+  struct Launch {
+    const int32_t* token_ids = nullptr;  // [num_rows]
+    const Element* table = nullptr;      // [vocab_size, size]
+    float* residual = nullptr;           // [num_rows, size]
+    int32_t size = 0;
+  };
+
+  CHORUS_DEVICE static void Run(const Launch& launch, SharedAddress) {
+    const Element* from =
+        launch.table + int64_t{LoadGlobal(launch.token_ids + BlockX())} * launch.size;
+    float* to = launch.residual + int64_t{BlockX()} * launch.size;
+    for (int i = 2 * ThreadIndex(); i < launch.size; i += 2 * kThreads) {
+      const FloatPair value = UnpackPair<Element>(LoadGlobalPair(from + i));
+      StoreGlobal(to + i, value.low);
+      StoreGlobal(to + i + 1, value.high);
+    }
+  }
+};
+
+CHORUS_DEVICE void CopyPair(const float* from, float* to) {
+  StoreGlobal(to, LoadGlobal(from));
+  StoreGlobal(to + 1, LoadGlobal(from + 1));
+}
+template <class Element>
+CHORUS_DEVICE void CopyPair(const Element* from, Element* to) {
+  StoreGlobalPair(to, LoadGlobalPair(from));
+}
+
+// out[i, :] = from[rows[i], :], of 16-bit elements or floats. Grid: [num_gathered]. `size` is even.
+template <class T>
+struct GatherRowsKernel {
+  static constexpr int kThreads = kElementwiseThreads;
+  static constexpr int kSharedBytes = 0;
+
+  struct Launch {
+    const T* from = nullptr;        // [num_rows, size]
+    const int32_t* rows = nullptr;  // [num_gathered]
+    T* out = nullptr;               // [num_gathered, size]
+    int32_t size = 0;
+  };
+
+  CHORUS_DEVICE static void Run(const Launch& launch, SharedAddress) {
+    const T* from = launch.from + int64_t{LoadGlobal(launch.rows + BlockX())} * launch.size;
+    T* to = launch.out + int64_t{BlockX()} * launch.size;
+    for (int i = 2 * ThreadIndex(); i < launch.size; i += 2 * kThreads) CopyPair(from + i, to + i);
+  }
+};
+
+// x[r, :] += bias, the sum in float32. Grid: [num_rows]. `size` is even.
+template <class Element>
+struct AddBiasKernel {
+  static constexpr int kThreads = kElementwiseThreads;
+  static constexpr int kSharedBytes = 0;
+
+  struct Launch {
+    Element* x = nullptr;         // [num_rows, size]
+    const float* bias = nullptr;  // [size]
+    int32_t size = 0;
+  };
+
+  CHORUS_DEVICE static void Run(const Launch& launch, SharedAddress) {
+    Element* x = launch.x + int64_t{BlockX()} * launch.size;
+    for (int i = 2 * ThreadIndex(); i < launch.size; i += 2 * kThreads) {
+      const FloatPair value = UnpackPair<Element>(LoadGlobalPair(x + i));
+      StoreGlobalPair(x + i, PackPair<Element>(value.low + LoadGlobal(launch.bias + i),
+                                               value.high + LoadGlobal(launch.bias + i + 1)));
+    }
   }
 };
 

@@ -34,6 +34,8 @@ cudaError_t LaunchAll(const DeviceAttentionArgs& args, CudaAttentionKind kind, c
   launch.num_kv_heads = args.shape.num_kv_heads;
   launch.heads_per_kv_head = args.shape.num_heads / args.shape.num_kv_heads;
   launch.softmax_scale = args.shape.softmax_scale;
+  launch.logits = args.logits;
+  launch.logit_offsets = args.logit_offsets;
   launch.span_values = args.workspace;
   launch.span_max = args.workspace + num_states * kHeadDim;
   launch.span_sum = launch.span_max + num_states;

@@ -29,4 +29,18 @@ int64_t AttentionWorkspaceFloats(const AttentionShape& shape, int32_t num_spans)
 cudaError_t LaunchSegmentAttention(const DeviceAttentionArgs& args, CudaAttentionKind kind,
                                    cudaStream_t stream);
 
+// What the kernels above do not take: any even head_dim up to 256, any number of heads a kv head,
+// layers with a window. Slow: keys one after the other, no tensor cores.
+bool CudaPlainAttentionTakes(const AttentionShape& shape);
+
+// How rows are to be cut for it, by PlanTiles for the layer's window.
+TileShape CudaPlainTileShape();
+
+// Starts one kernel over the rows of `tiles`, own and fused ones; `own`, `fused` and `workspace` of
+// `args` are not read. Logits are given for rows of both kinds; if args.out is null nothing else
+// is, so that they can be had of rows that another kernel computes. As deterministic as above, and
+// a tile without rows is padding. REQUIRES: CudaPlainAttentionTakes(args.shape).
+cudaError_t LaunchPlainAttention(const DeviceAttentionArgs& args, const DeviceTiles& tiles,
+                                 cudaStream_t stream);
+
 }  // namespace chorus

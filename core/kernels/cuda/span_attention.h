@@ -55,8 +55,14 @@ struct SpanAttention {
       if (begin == span.begin) queries.LoadQueries(shared, /*row=*/0, lane);
       const SharedAddress keys = KeysAt(shared, stage);
       const bool is_full = span.full_begin <= begin && begin < span.full_end;
-      queries.Add(keys, keys + kBlockBytes, warp * kWarpKeys, begin + warp * kWarpKeys, span.end,
-                  is_full, scale_log2, lane);
+      const int row = warp * kWarpKeys;
+      float logits[kWarpKeys / 8][4];
+      queries.Multiply(keys, row, lane, logits);
+      if (launch.logit_offsets != nullptr) {
+        StoreLogits(launch, tile, begin + row, span.end, lane, queries.last, logits);
+      }
+      queries.AddLogits(logits, keys + kBlockBytes, row, begin + row, span.end, is_full, scale_log2,
+                        lane);
       SyncThreads();
     }
     CopyAsyncWait<0>();
@@ -74,6 +80,31 @@ struct SpanAttention {
     const SharedAddress keys = KeysAt(shared, stage);
     CopyKeys<Element, kHeadDim, kThreads>(launch, tile, BlockY(), begin, span.end, keys,
                                           keys + kBlockBytes);
+  }
+
+  // Of the rows that are looked at: the logits of those keys from `begin` on that each sees.
+  CHORUS_DEVICE static void StoreLogits(const Launch& launch, const Tile& tile, int begin, int end,
+                                        int lane, const LastKeys& last,
+                                        const float (&logits)[kWarpKeys / 8][4]) {
+    const int heads = launch.heads_per_kv_head;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      if (last.of[half] < 0) continue;  // no query
+      const int query = lane / 4 + 8 * half;
+      const int64_t offset = LoadGlobal(launch.logit_offsets + tile.row_begin + query / heads);
+      if (offset < 0) continue;
+      const int64_t head = BlockY() * heads + query % heads;
+      float* to = launch.logits + offset + head * (last.of[half] + 1);
+#pragma unroll
+      for (int j = 0; j < kWarpKeys / 8; ++j) {
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          const int key = begin + 8 * j + 2 * (lane & 3) + i;
+          if (key >= end || key > last.of[half]) continue;
+          StoreGlobal(to + key, logits[j][2 * half + i] * launch.softmax_scale);
+        }
+      }
+    }
   }
 
   // [kSpanQueries][kStateRow] values, then [kSpanQueries] of max and of sum.
@@ -137,10 +168,8 @@ struct MergeSpans {
   static constexpr int kDims = kHeadDim / kWarpSize;  // of one lane: lane, lane + 32, ...
   using Launch = AttentionLaunch<Element>;
 
-  // One softmax: the columns of one kind.
   struct Part {
-    float max;
-    float sum;
+    SoftmaxPart softmax;
     float values[kDims];
   };
 
@@ -163,7 +192,7 @@ struct MergeSpans {
   }
 
   CHORUS_DEVICE static Part Empty() {
-    Part part{MinusInfinity(), 0.0f, {}};
+    Part part{{MinusInfinity(), 0.0f}, {}};
 #pragma unroll
     for (int i = 0; i < kDims; ++i) part.values[i] = 0.0f;
     return part;
@@ -173,10 +202,11 @@ struct MergeSpans {
     const int64_t at = (int64_t{span} * launch.num_kv_heads + BlockY()) * kSpanQueries + query;
     const float span_max = LoadGlobal(launch.span_max + at);
     if (span_max == MinusInfinity()) return;  // the query sees no key of it
-    const float max = Max(part.max, span_max);
-    const float kept = Exp2(part.max - max), added = Exp2(span_max - max);
-    part.max = max;
-    part.sum = part.sum * kept + LoadGlobal(launch.span_sum + at) * added;
+    SoftmaxPart& softmax = part.softmax;
+    const float max = Max(softmax.max, span_max);
+    const float kept = Exp2(softmax.max - max), added = Exp2(span_max - max);
+    softmax.max = max;
+    softmax.sum = softmax.sum * kept + LoadGlobal(launch.span_sum + at) * added;
 #pragma unroll
     for (int i = 0; i < kDims; ++i) {
       const float* value = launch.span_values + at * kHeadDim + lane + i * kWarpSize;
@@ -186,31 +216,19 @@ struct MergeSpans {
 
   CHORUS_DEVICE static void Write(const Launch& launch, const Tile& tile, int query, int lane,
                                   const Part& others, const Part& segments) {
-    // Log-sum-exp of the parts in units of log 2; an empty part has no weight.
-    float of_others = MinusInfinity(), of_segments = MinusInfinity();
-    if (others.sum > 0.0f) of_others = others.max + Log2(others.sum);
-    if (segments.sum > 0.0f) {
-      const SegmentScaling scaling = LoadGlobal(launch.scalings + tile.scaling);
-      of_segments = scaling.scale * (segments.max + Log2(segments.sum)) + scaling.log_bias * kLog2E;
-    }
-    const float max = Max(of_others, of_segments);
-    float log_sum = MinusInfinity(), others_factor = 0.0f, segments_factor = 0.0f;
-    if (max != MinusInfinity()) {
-      log_sum = max + Log2(Exp2(of_others - max) + Exp2(of_segments - max));
-      if (others.sum > 0.0f) others_factor = Exp2(of_others - log_sum) / others.sum;
-      if (segments.sum > 0.0f) segments_factor = Exp2(of_segments - log_sum) / segments.sum;
-    }
+    const PartFactors factors =
+        MergeParts(others.softmax, segments.softmax, launch.scalings, tile.scaling);
     const int heads = launch.heads_per_kv_head;
     const int64_t row = tile.row_begin + query / heads;
     const int64_t row_head = row * launch.num_heads + BlockY() * heads + query % heads;
 #pragma unroll
     for (int i = 0; i < kDims; ++i) {
-      const float value = others.values[i] * others_factor + segments.values[i] * segments_factor;
+      const float value = others.values[i] * factors.others + segments.values[i] * factors.segments;
       StoreGlobal(launch.out + row_head * kHeadDim + lane + i * kWarpSize,
                   FromFloat<Element>(value));
     }
     if (launch.log_sum_exp != nullptr && lane == 0) {
-      StoreGlobal(launch.log_sum_exp + row_head, log_sum * kLn2);
+      StoreGlobal(launch.log_sum_exp + row_head, factors.log_sum * kLn2);
     }
   }
 };

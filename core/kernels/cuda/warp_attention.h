@@ -39,6 +39,13 @@ struct WarpAttention {
   CHORUS_DEVICE void Add(SharedAddress keys, SharedAddress key_values, int row, int begin, int end,
                          bool is_full, float scale_log2, int lane) {
     float logits[kKeyTiles][4];
+    Multiply(keys, row, lane, logits);
+    AddLogits(logits, key_values, row, begin, end, is_full, scale_log2, lane);
+  }
+
+  // Add in two steps: logits = q k, not scaled; then what they do to softmax and values.
+  CHORUS_DEVICE void Multiply(SharedAddress keys, int row, int lane,
+                              float (&logits)[kKeyTiles][4]) const {
     Clear(logits);
 #pragma unroll
     for (int step = 0; step < kSteps; ++step) {
@@ -50,6 +57,10 @@ struct WarpAttention {
         Mma<Element>(logits[j + 1], q[step], b[2], b[3]);
       }
     }
+  }
+
+  CHORUS_DEVICE void AddLogits(float (&logits)[kKeyTiles][4], SharedAddress key_values, int row,
+                               int begin, int end, bool is_full, float scale_log2, int lane) {
     if (!is_full) HideKeys(logits, last, begin, end, lane);
     float corrections[2];
     UpdateSoftmax(logits, scale_log2, softmax, corrections);
