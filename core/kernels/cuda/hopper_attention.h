@@ -129,25 +129,31 @@ struct HopperAttention {
 
   CHORUS_DEVICE static void Produce(const Launch& launch, const Tile& tile, int kv_head,
                                     const Shared& shared) {
-    const int warp = ThreadIndex() / kWarpSize, lane = ThreadIndex() % kWarpSize;
+    const int lane = ThreadIndex() % kWarpSize;
     Cursor cursor = Cursor::Begin(launch, tile);
+    int slot = SlotOf(launch, tile, cursor);
     if (cursor.span < tile.span_end) CopyQueries(launch, tile, kv_head, shared);
     for (int i = 0; cursor.span < tile.span_end; ++i) {
-      // Each warp brings 32 keys; the lane holds the slot of its own.
-      const int key = cursor.begin + warp * kWarpSize + lane;
-      const bool is_valid = key < cursor.at.end;
-      const int slot = is_valid ? LoadGlobal(launch.slot_table + tile.table_begin + key) : -1;
+      cursor.Advance(launch, tile);
+      const int next_slot = SlotOf(launch, tile, cursor);  // comes while this one is waited for
       const int first_slot = ShuffleFrom(slot, 0);
-      const bool is_box = VoteAll(is_valid && slot == first_slot + lane) && launch.has_maps != 0;
+      const bool is_box = VoteAll(slot >= 0 && slot == first_slot + lane) && launch.has_maps != 0;
       shared.keys.WaitEmpty(i);
       CopyRows(launch, launch.k, launch.k_map, kv_head, slot, is_box, shared.keys, i);
       shared.values.WaitEmpty(i);
       CopyRows(launch, launch.v, launch.v_map, kv_head, slot, is_box, shared.values, i);
-      cursor.Advance(launch, tile);
+      slot = next_slot;
     }
     // No copy outlives its thread.
     CopyAsyncCommit();
     CopyAsyncWait<0>();
+  }
+
+  // Each warp of producers brings 32 keys of a block: the slot of the lane's, -1 if there is none.
+  CHORUS_DEVICE static int SlotOf(const Launch& launch, const Tile& tile, const Cursor& cursor) {
+    const int key = cursor.begin + ThreadIndex();
+    if (cursor.span == tile.span_end || key >= cursor.at.end) return -1;
+    return LoadGlobal(launch.slot_table + tile.table_begin + key);
   }
 
   // Packed queries as in CopyQueries of attention_launch.h: those past the tile's are zeros.
@@ -185,8 +191,10 @@ struct HopperAttention {
       }
       return;
     }
-    const int piece = lane % kPieces;
-    for (int row = lane / kPieces; row < kWarpSize; row += kWarpSize / kPieces) {
+    constexpr int kRowsAtOnce = kWarpSize / kPieces;
+#pragma unroll 4
+    for (int first = 0; first < kWarpSize; first += kRowsAtOnce) {
+      const int row = first + lane / kPieces, piece = lane % kPieces;
       const int64_t row_slot = ShuffleFrom(slot, row);
       const bool is_valid = row_slot >= 0;
       const int64_t offset =
@@ -204,9 +212,6 @@ struct HopperAttention {
     OnlineSoftmax softmax;
 
     CHORUS_DEVICE void StartLogits(const Shared& shared, int first_query, int i) {
-      shared.keys.WaitFull(i);
-      FenceAsyncProxy();
-      WgmmaFence();
 #pragma unroll
       for (int step = 0; step < kSteps; ++step) {
         WgmmaShared<Element>(logits, Queries::KMajor(shared.queries, first_query, step),
@@ -216,9 +221,6 @@ struct HopperAttention {
     }
 
     CHORUS_DEVICE void StartValues(const Shared& shared, int i) {
-      shared.values.WaitFull(i);
-      FenceAsyncProxy();
-      WgmmaFence();
 #pragma unroll
       for (int step = 0; step < kKeySteps; ++step) {
         WgmmaRegisters<Element>(values, weights[step], Keys::MnMajor(shared.values.Block(i), step),
@@ -254,6 +256,8 @@ struct HopperAttention {
     if (cursor.span < tile.span_end) {
       float corrections[2];
       WaitForPhase(shared.queries_full, 0);
+      shared.keys.WaitFull(0);
+      BeforeWgmma();
       queries.StartLogits(shared, warpgroup_query, 0);
       WgmmaWait<0>();
       WgmmaResult(queries.logits);
@@ -263,6 +267,10 @@ struct HopperAttention {
       int i = 0;
       for (cursor.Advance(launch, tile); cursor.span < tile.span_end;
            cursor.Advance(launch, tile)) {
+        // Copies are in order: values i came before keys i + 1.
+        shared.keys.WaitFull(i + 1);
+        shared.values.WaitFull(i);
+        BeforeWgmma();
         queries.StartLogits(shared, warpgroup_query, i + 1);
         queries.StartValues(shared, i);
         WgmmaWait<1>();
@@ -276,11 +284,19 @@ struct HopperAttention {
         queries.PackWeights();
         ++i;
       }
+      shared.values.WaitFull(i);
+      BeforeWgmma();
       queries.StartValues(shared, i);
       WgmmaWait<0>();
       WgmmaResult(queries.values);
     }
     WriteQueries(launch, tile, kv_head, warp_query, lane, queries.values, queries.softmax);
+  }
+
+  // Rows copied by threads, and registers, are seen by wgmma.
+  CHORUS_DEVICE static void BeforeWgmma() {
+    FenceAsyncProxy();
+    WgmmaFence();
   }
 
   CHORUS_DEVICE static void UpdateWeights(const Cursor& cursor, const LastKeys& last, float scale,

@@ -58,6 +58,8 @@ void ArriveExpectingBytes(SharedAddress at, int num_bytes) {
 void ArriveAfterCopies(SharedAddress at) { HostBlock::Current().ArriveAfterCopies(at); }
 void WaitForPhase(SharedAddress at, int parity) { HostBlock::Current().WaitForPhase(at, parity); }
 
+void FenceAsyncProxy() { HostBlock::Current().FenceAsyncProxy(); }
+
 // Where the box sticks out it is filled with zeros.
 void CopyBox(SharedAddress to, const TensorMap& map, int x, int y, int z, SharedAddress barrier) {
   HostBlock& block = HostBlock::Current();

@@ -10,8 +10,8 @@
 //   - reading what another thread or a copy wrote, or writing what others read, where no mbarrier
 //     handed it over; waiting for a phase that never ends
 //   - a wgmma whose matrix descriptor is not one of the 128-byte swizzle, whose operands were not
-//     handed over or change before it was waited for, or that was never waited for; its result is
-//     NaN until then
+//     handed over, or not fenced, or change before it was waited for, or that was never waited for;
+//     its result is NaN until then
 namespace chorus::device {
 
 inline constexpr bool kHasWarpgroups = true;
@@ -30,7 +30,7 @@ void Arrive(SharedAddress at);
 void ArriveExpectingBytes(SharedAddress at, int num_bytes);
 void ArriveAfterCopies(SharedAddress at);
 void WaitForPhase(SharedAddress at, int parity);
-inline void FenceAsyncProxy() {}
+void FenceAsyncProxy();
 
 // Of a [extents[2], extents[1], extents[0]] array of 16-bit elements, extents[0] innermost and
 // without gaps; boxes are [box[2], 1, 64], and lie with the 128-byte swizzle in shared memory.

@@ -49,6 +49,8 @@ class HostBlock {
   void WaitForCopies(int num_pending);
   void CheckGlobal(const void* address, int64_t size, bool is_write) const;
 
+  void FenceAsyncProxy() { clocks_.Fence(running_); }
+
   // Barriers in shared memory, of 8 bytes each: a phase ends when `count` threads have arrived and
   // as many bytes have come as were expected.
   void InitMbarrier(SharedAddress at, int count);

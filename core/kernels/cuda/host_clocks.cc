@@ -9,6 +9,19 @@ bool HostClocks::Knows(int thread, int agent, Time time) const {
   return !known_.empty() && !known_[thread].empty() && known_[thread][agent] >= time;
 }
 
+void HostClocks::Fence(int thread) {
+  fences_.resize(num_threads_);
+  fences_[thread] = {now_++, everybody_, known_.empty() ? Knowledge() : known_[thread]};
+}
+
+bool HostClocks::KnowsFenced(int thread, int agent, Time time) const {
+  if (fences_.empty()) return false;
+  const LastFence& own = fences_[thread];
+  if (time <= own.everybody || (agent == thread && time <= own.at)) return true;
+  if (!own.known.empty() && own.known[agent] >= time) return true;
+  return time <= fences_[agent].at && Knows(thread, agent, fences_[agent].at);
+}
+
 void HostClocks::Join(Knowledge& into, const Knowledge& other) {
   if (into.size() < other.size()) into.resize(other.size());
   for (size_t i = 0; i < other.size(); ++i) into[i] = std::max(into[i], other[i]);

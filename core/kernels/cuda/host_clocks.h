@@ -28,13 +28,23 @@ class HostClocks {
   // The same of a copy unit, which knows nothing but what it wrote.
   Knowledge ReleaseCopyUnit(int agent);
   void Acquire(int thread, const Knowledge& knowledge);
+  // What the thread knows by now is also seen by the units that it starts (the async proxy). So is
+  // what an agent itself did before its own last fence, to those that know of that fence.
+  void Fence(int thread);
+  bool KnowsFenced(int thread, int agent, Time time) const;
   static void Join(Knowledge& into, const Knowledge& other);
 
  private:
+  struct LastFence {
+    Time at = 0, everybody = 0;
+    Knowledge known;
+  };
+
   const int num_threads_, num_agents_;
   Time now_ = 1;
-  Time everybody_ = 0;            // events up to then are known to all
-  std::vector<Knowledge> known_;  // by thread; empty: nothing beyond `everybody_`
+  Time everybody_ = 0;             // events up to then are known to all
+  std::vector<Knowledge> known_;   // by thread; empty: nothing beyond `everybody_`
+  std::vector<LastFence> fences_;  // by thread; empty: none
 };
 
 }  // namespace chorus::device

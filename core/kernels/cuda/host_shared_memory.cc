@@ -36,6 +36,15 @@ void HostSharedMemory::CheckRead(int64_t i, int thread) const {
   }
 }
 
+void HostSharedMemory::CheckFence(int64_t i, int thread) const {
+  const Word& word = words_[i];
+  if (word.writer >= clocks_.num_threads()) return;  // a copy unit's own
+  if (!clocks_.KnowsFenced(thread, word.writer, word.write_time)) {
+    throw HostFault{absl::StrCat("a wgmma reads shared word ", i, ", and there is no proxy fence ",
+                                 "since thread ", word.writer, " wrote it")};
+  }
+}
+
 bool HostSharedMemory::KnowsReads(int64_t i, int thread) const {
   for (int warp = 0; warp < num_warps_; ++warp) {
     const LastRead& read = last_reads_[i * num_warps_ + warp];
@@ -43,8 +52,9 @@ bool HostSharedMemory::KnowsReads(int64_t i, int thread) const {
       if (!clocks_.Knows(thread, read.reader, read.time)) return false;
       continue;
     }
+    const auto& times = reads_of_lanes_.at(i * num_warps_ + warp);
     for (int lane = 0; lane < kWarpSize; ++lane) {
-      if (!clocks_.Knows(thread, warp * kWarpSize + lane, read.time)) return false;
+      if (!clocks_.Knows(thread, warp * kWarpSize + lane, times[lane])) return false;
     }
   }
   return true;
@@ -68,11 +78,28 @@ void HostSharedMemory::CheckWrite(int64_t i, int thread) const {
   }
 }
 
+// Of what the word held before a write that happened after them.
+void HostSharedMemory::ForgetReads(int64_t i) {
+  for (int64_t index = i * num_warps_; index < (i + 1) * num_warps_; ++index) {
+    if (last_reads_[index].reader == kMany) reads_of_lanes_.erase(index);
+    last_reads_[index] = {};
+  }
+}
+
 void HostSharedMemory::NoteRead(int64_t i, int thread) {
-  LastRead& read = last_reads_[i * num_warps_ + thread / kWarpSize];
-  const bool is_alone = read.reader == thread || read.reader == kNobody ||
-                        (read.reader != kMany && clocks_.Knows(thread, read.reader, read.time));
-  read = {is_alone ? thread : kMany, clocks_.now()};
+  const int64_t index = i * num_warps_ + thread / kWarpSize;
+  LastRead& read = last_reads_[index];
+  const int lane = thread % kWarpSize;
+  if (read.reader == kMany) {
+    reads_of_lanes_[index][lane] = clocks_.now();
+  } else if (read.reader == thread || clocks_.Knows(thread, read.reader, read.time)) {
+    read = {thread, clocks_.now()};
+  } else {
+    auto& times = reads_of_lanes_[index];
+    times[read.reader % kWarpSize] = read.time;
+    times[lane] = clocks_.now();
+    read.reader = kMany;
+  }
 }
 
 void HostSharedMemory::Read(SharedAddress from, void* to, int32_t size, int thread) {
@@ -91,6 +118,7 @@ void HostSharedMemory::Write(SharedAddress to, const void* from, int32_t size, i
 void HostSharedMemory::BeginCopy(SharedAddress to, int32_t size, int thread, int agent) {
   ForWords(to, size, [&](int64_t i) {
     CheckWrite(i, thread);
+    ForgetReads(i);
     Word& word = words_[i];
     word.writer = agent;
     word.write_time = clocks_.now();
@@ -112,6 +140,7 @@ void HostSharedMemory::BeginRead(SharedAddress from, void* to, int32_t size, int
   ForWords(from, size, [&](int64_t i) {
     for (int warp = 0; warp < 4; ++warp) {
       CheckRead(i, first_thread + warp * kWarpSize);
+      CheckFence(i, first_thread + warp * kWarpSize);
       NoteRead(i, first_thread + warp * kWarpSize);
     }
     ++words_[i].num_reads_under_way;

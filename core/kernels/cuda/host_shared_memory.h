@@ -1,7 +1,9 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "core/kernels/cuda/device_types.h"
@@ -47,7 +49,7 @@ class HostSharedMemory {
     int num_reads_under_way = 0;
     bool is_written = false, is_in_flight = false;
   };
-  // The last read by a warp; by several lanes: kMany, at the time of the last.
+  // The last reads by a warp. kMany: of several lanes, in `reads_of_lanes_`.
   static constexpr int kMany = -2;
   struct LastRead {
     int reader = kNobody;
@@ -61,9 +63,12 @@ class HostSharedMemory {
   }
   void CheckRange(SharedAddress at, int32_t size) const;
   void CheckRead(int64_t word, int thread) const;
+  // That wgmma sees it.
+  void CheckFence(int64_t word, int thread) const;
   void CheckWrite(int64_t word, int thread) const;
   bool KnowsReads(int64_t word, int thread) const;
   void NoteRead(int64_t word, int thread);
+  void ForgetReads(int64_t word);
 
   static constexpr int kWordBytes = 4;
   const HostClocks& clocks_;
@@ -71,6 +76,8 @@ class HostSharedMemory {
   std::vector<uint8_t> bytes_;
   std::vector<Word> words_;
   std::vector<LastRead> last_reads_;  // [words, warps]
+  // By index in last_reads_; 0: none.
+  std::unordered_map<int64_t, std::array<HostClocks::Time, kWarpSize>> reads_of_lanes_;
 };
 
 }  // namespace chorus::device
