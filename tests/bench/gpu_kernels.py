@@ -27,6 +27,7 @@ from gpu_memory import open_memory
 SAMPLED_TOKENS = 24
 SPARE_SLOTS = 61
 LOG_SUM_EXP_LIMIT = 1e-3
+FLEX_TIMES_SHORT = 3  # so much faster than FlexAttention where segments are short; elsewhere faster
 # Where there is no PyTorch to compare with: weights and outputs are rounded to 8 bits, values are below 1.
 BFLOAT16_LIMIT = 1.5 * 2.0 ** -8 + 1e-4
 
@@ -167,15 +168,27 @@ def comparable(memory, case, step):
     return shaped(step.q, rows), shaped(step.k, length), shaped(step.v, length)
 
 
+def layers_of(kernels, memory, heads, case, kind):
+    """The steps of one call. In a graph of decode steps each layer has keys of its own, which are in no cache; those of
+    a prompt were written by the kernel before and are."""
+    count = case.layers_in_graph if case.request.is_decode else 1
+    return [Step(kernels, memory, heads, case.requests, kind, seed=3 * layer + 1) for layer in range(max(1, count))]
+
+
+def in_graph(memory, case, calls):
+    """`calls`, one a layer or one for all, as what is timed."""
+    if not case.layers_in_graph:
+        return calls[0]
+    return memory.graph(calls * (case.layers_in_graph // len(calls)))
+
+
 def time_ours(kernels, memory, heads, case, with_scattered):
-    """({contender: function}, first step): each kind, and the first one with scattered slots."""
+    """({contender: function}, the steps of the first kind): each kind, and each with scattered slots."""
     contenders, first = {}, None
     for kind in kernels.kinds:
-        layers = [Step(kernels, memory, heads, case.requests, kind, seed=3 * layer + 1)
-                  for layer in range(max(1, case.layers_in_graph))]
-        first = first or layers[0]
-        calls = [layer.run for layer in layers]
-        contenders[f"chorus {kind}"] = memory.graph(calls) if case.layers_in_graph else calls[0]
+        layers = layers_of(kernels, memory, heads, case, kind)
+        first = first or layers
+        contenders[f"chorus {kind}"] = in_graph(memory, case, [layer.run for layer in layers])
         if with_scattered and not case.layers_in_graph:
             num_tokens = sum(request.length for request in case.requests)
             moved = Step(kernels, memory, heads, case.requests, kind, scattered(num_tokens))
@@ -183,29 +196,25 @@ def time_ours(kernels, memory, heads, case, with_scattered):
     return contenders, first
 
 
-def add_comparators(memory, case, step, contenders):
+def add_comparators(memory, case, layers, contenders):
     """Adds them to `contenders`; returns (names with our mask, missing, largest difference to ours)."""
     try:
         import torch
     except ImportError as error:
         return set(), {"all": f"torch cannot be imported: {error}"}, {}
-    q, k, v = comparable(memory, case, step)
-    theirs = gpu_comparators.contenders_of(torch, case, q, k, v)
-    step.run()
+    theirs = [gpu_comparators.contenders_of(torch, case, *comparable(memory, case, layer)) for layer in layers]
+    layers[0].run()
     memory.wait()
-    ours = memory.as_torch(step.out).reshape(case.num_requests, -1, *step.heads[::2])
-    differences = {}
-    for name, function in theirs.run.items():
-        if name in theirs.same_mask:
+    ours = memory.as_torch(layers[0].out).reshape(case.num_requests, -1, *layers[0].heads[::2])
+    differences, missing = {}, theirs[0].missing
+    for name, function in theirs[0].run.items():
+        if name in theirs[0].same_mask:
             differences[name] = float((function().transpose(1, 2) - ours).abs().max())
-        if case.layers_in_graph:
-            try:
-                contenders[name] = memory.graph([function] * case.layers_in_graph)
-            except Exception as error:  # noqa: BLE001
-                theirs.missing[name] = f"not to be captured in a graph: {str(error).strip().splitlines()[0][:150]}"
-        else:
-            contenders[name] = function
-    return theirs.same_mask, theirs.missing, differences
+        try:
+            contenders[name] = in_graph(memory, case, [layer.run[name] for layer in theirs])
+        except Exception as error:  # noqa: BLE001 - a comparator may fail in any way of its own
+            missing[name] = f"not to be captured in a graph: {str(error).strip().splitlines()[0][:150]}"
+    return theirs[0].same_mask, missing, differences
 
 
 def judge(case, head_name, best, times, copy_rate, heads):
@@ -221,6 +230,13 @@ def judge(case, head_name, best, times, copy_rate, heads):
         found["best_dense"] = min(dense, key=dense.get)
         found["times_best_dense"] = min(dense.values()) / microseconds
     found["times_faster_than"] = {name: us / microseconds for name, us in times.items() if not name.startswith("chorus")}
+    faster = found["times_faster_than"]
+    varlen = [ratio for name, ratio in faster.items() if name.startswith(("varlen", "FlashInfer"))]
+    if varlen:
+        found["at_least_equal_to_varlen"] = min(varlen) >= 1
+    if "FlexAttention" in faster:
+        found["flex_target"] = FLEX_TIMES_SHORT if "6 x 50" in case.name else 1
+        found["flex_met"] = faster["FlexAttention"] > found["flex_target"]
     if target and value[target.unit] is not None:
         found["target"] = {"unit": target.unit, "value": value[target.unit]}
         for grade in ("first", "must", "stretch"):
@@ -237,11 +253,10 @@ def run_case(kernels, memory, head_name, case, copy_rate):
     heads = HEADS[head_name]
     result = {"case": case.name, "heads": head_name, "requests": case.num_requests, "rows": 0}
     result["checks"] = {kind: check_requests(kernels, memory, heads, case.requests, kind) for kind in kernels.kinds}
-    contenders, step = time_ours(kernels, memory, heads, case, with_scattered=memory.is_gpu)
-    result["rows"] = step.plan.num_rows
-    same_mask, missing, differences = add_comparators(memory, case, step, contenders)
-    in_graph = case.layers_in_graph > 0
-    times = memory.measure(contenders, max(1, case.layers_in_graph), is_cold=not in_graph)
+    contenders, layers = time_ours(kernels, memory, heads, case, with_scattered=memory.is_gpu)
+    result["rows"] = layers[0].plan.num_rows
+    same_mask, missing, differences = add_comparators(memory, case, layers, contenders)
+    times = memory.measure(contenders, max(1, case.layers_in_graph), is_cold=not case.layers_in_graph)
     result.update(microseconds=times, same_mask=sorted(same_mask & set(times)), not_measured=missing,
                   largest_difference=differences, layers_in_graph=case.layers_in_graph)
     ours = {name: us for name, us in times.items() if name in {f"chorus {kind}" for kind in kernels.kinds}}
