@@ -24,7 +24,7 @@ BAR_INCHES, WIDTH_INCHES = 0.24, 8.0
 
 
 def title_of(document, text):
-    return f"{text}: {document['device']}"
+    return f"{text}, on {document['device']}"
 
 
 def colour_of(case, name):
@@ -34,14 +34,19 @@ def colour_of(case, name):
 
 
 def draw_times(axes, case):
-    """Horizontal bars of one case, fastest on top."""
+    """Points on a logarithmic axis, which bars would have no begin on; fastest on top."""
     items = sorted(case["microseconds"].items(), key=lambda item: -item[1])
-    axes.barh([name for name, _ in items], [us for _, us in items], color=[colour_of(case, name) for name, _ in items])
+    times = [us for _, us in items]
+    axes.scatter(times, range(len(items)), color=[colour_of(case, name) for name, _ in items], s=28, zorder=2)
+    axes.set_yticks(range(len(items)), [name for name, _ in items])
     axes.set_xscale("log")
-    for row, (_, us) in enumerate(items):
-        axes.annotate(f"{us:,.4g}", (us, row), xytext=(3, 0), textcoords="offset points", va="center", fontsize=7)
-    axes.margins(x=0.15)
-    axes.tick_params(labelsize=7)
+    axes.set_xlim(0.7 * min(times), 2 * max(times))
+    axes.set_ylim(-0.6, len(items) - 0.4)
+    for row, us in enumerate(times):
+        axes.annotate(f"{us:,.0f}" if us >= 100 else f"{us:.3g}", (us, row), xytext=(6, 0), textcoords="offset points",
+                      va="center", fontsize=7)
+    axes.grid(axis="y", color="#e6e8eb", zorder=0)
+    axes.tick_params(which="both", labelsize=7)
     axes.set_title(f"{case['case']}, {case['heads'].replace('_', ' ')}", fontsize=9, loc="left")
     target = case.get("target")
     if target:
@@ -54,12 +59,12 @@ def draw_times(axes, case):
 def draw_cases(document, part, text):
     cases = document[part]["cases"]
     heights = [len(case["microseconds"]) * BAR_INCHES + 0.6 for case in cases]
-    figure, rows = plt.subplots(len(cases), 1, figsize=(WIDTH_INCHES, sum(heights) + 0.6), squeeze=False,
+    figure, rows = plt.subplots(len(cases), 1, figsize=(WIDTH_INCHES, sum(heights) + 0.8), squeeze=False,
                                 gridspec_kw={"height_ratios": heights}, layout="constrained")
     for axes, case in zip(rows[:, 0], cases, strict=True):
         draw_times(axes, case)
-    figure.suptitle(title_of(document, f"{text}, microseconds (green: Chorus; blue: the same mask; grey: plainly causal)"),
-                    fontsize=10)
+    figure.suptitle(title_of(document, text) + "\nmicroseconds; green: Chorus, blue: the same mask, grey: plainly causal",
+                    fontsize=9)
     return figure
 
 
@@ -74,10 +79,11 @@ def draw_engine(axes, name, engine):
                       label="roofline of ATTENTION")
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
+    axes.set_xticks(batches, [str(batch) for batch in batches])
     axes.set_title(f"{name}, CUDA graphs {'on' if engine['graphs'] else 'off'}", fontsize=9, loc="left")
     axes.set_xlabel("requests at once, each of six prompts", fontsize=8)
     axes.set_ylabel("tokens/s", fontsize=8)
-    axes.tick_params(labelsize=7)
+    axes.tick_params(which="both", labelsize=7)
     axes.legend(fontsize=7, frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
 

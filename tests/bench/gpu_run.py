@@ -6,9 +6,9 @@ that need a GPU. One JSON document; under ten minutes; progress on stderr.
     tests/bench/gpu_bundle.sh                            elsewhere: collects what the next line needs
     tests/bench/gpu.sh --bundle build/gpu-bundle.tar.gz  on a GPU host without Debian's libraries
     tests/bench/gpu.sh --only kernels --only decode      some parts
-    tests/bench/gpu.sh --host                            without a GPU: every part on simulated thread blocks with tiny
-                                                         shapes, which shows that script and results are right; its
-                                                         times mean nothing
+    tests/bench/gpu.sh --host                            without a GPU: kernels on simulated thread blocks, the model on
+                                                         the CPU, tiny shapes; shows that script and results are
+                                                         right, and its times mean nothing
     python3 tests/bench/gpu_plot.py gpu.json PICTURES    pictures of the document
 
 Parts: kernels (segment attention of prompts, against every SDPA back end, FlexAttention and variable-length flash
