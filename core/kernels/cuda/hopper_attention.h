@@ -57,7 +57,7 @@ struct HopperAttention {
   static constexpr int kThreads = 3 * kWarpgroupSize;
   static constexpr int kTileQueries = 128;
   static constexpr int kKeyBlock = kHopperKeyBlock;
-  static constexpr int kStages = kHeadDim == 64 ? 4 : 2;
+  static constexpr int kStages = kHeadDim == 64 ? 4 : 3;  // registers allow one block a processor
   static constexpr int kProducers = kWarpgroupSize;
   static constexpr int kConsumerWarps = 8;
   // Of a thread: together what the launch bounds give, 168 of each.
