@@ -79,12 +79,6 @@ class HostLaunches {
         {args_.out, q_bytes, true},
         {args_.log_sum_exp, sizes_.num_rows * args_.shape.num_heads * 4, true},
         {args_.workspace, workspace_bytes, true}};
-    const device::HostLaunch host = {.grid_x = grid_x,
-                                     .grid_y = args_.shape.num_kv_heads,
-                                     .num_threads = Kernel::kThreads,
-                                     .shared_bytes = Kernel::kSharedBytes,
-                                     .arrays = arrays,
-                                     .num_arrays = static_cast<int>(std::size(arrays))};
     typename Kernel::Launch launch;
     static_cast<AttentionLaunch<Element>&>(launch) = LaunchOf(tiles);
     if constexpr (requires { launch.k_map; }) {
@@ -93,7 +87,16 @@ class HostLaunches {
       launch.k_map = {args_.k, {extents[0], extents[1], extents[2]}, device::kHopperBoxRows};
       launch.v_map = {args_.v, {extents[0], extents[1], extents[2]}, device::kHopperBoxRows};
       launch.has_maps = 1;
+      launch.num_tiles = grid_x;
+      launch.tiles_per_block = 2;  // any number gives the same bits
+      grid_x = (grid_x + 1) / 2;
     }
+    const device::HostLaunch host = {.grid_x = grid_x,
+                                     .grid_y = args_.shape.num_kv_heads,
+                                     .num_threads = Kernel::kThreads,
+                                     .shared_bytes = Kernel::kSharedBytes,
+                                     .arrays = arrays,
+                                     .num_arrays = static_cast<int>(std::size(arrays))};
     return device::RunOnHost(host, [&] { Kernel::Run(launch, 0); });
   }
 

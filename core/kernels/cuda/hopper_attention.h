@@ -18,6 +18,8 @@ struct HopperLaunch : AttentionLaunch<Element> {
   TensorMap k_map;
   TensorMap v_map;
   int32_t has_maps = 0;
+  int32_t num_tiles = 0;
+  int32_t tiles_per_block = 1;
 };
 
 // kRows rows of 64-element columns, each column with the 128-byte swizzle: what wgmma reads as
@@ -41,10 +43,11 @@ struct SwizzledRows {
   }
 };
 
-// PrefillAttention for compute capability 9.0: one tile of up to 128 packed queries and one kv head
-// a thread block. A warpgroup of producers fills rings of blocks of keys and of values; two
-// warpgroups of consumers, 64 queries each, multiply by wgmma. Barriers in shared memory hand the
-// blocks over and back.
+// PrefillAttention for compute capability 9.0: tiles of up to 128 packed queries and one kv head.
+// Grid: [num_tiles / tiles_per_block, rounded up; num_kv_heads]. A warpgroup of producers fills
+// rings of blocks of keys and of values; two warpgroups of consumers, 64 queries each, multiply by
+// wgmma. Barriers in shared memory hand the blocks over and back. A thread block does its tiles one
+// after the other, and the producers are ahead: short tiles do not wait for their first keys.
 //
 // Softmax runs beside the tensor cores twice: the two warpgroups are independent of each other, and
 // each computes the logits of a block before it adds the values of the block before (as in
@@ -57,7 +60,7 @@ struct HopperAttention {
   static constexpr int kThreads = 3 * kWarpgroupSize;
   static constexpr int kTileQueries = 128;
   static constexpr int kKeyBlock = kHopperKeyBlock;
-  static constexpr int kStages = kHeadDim == 64 ? 4 : 2;
+  static constexpr int kStages = kHeadDim == 64 ? 4 : 3;  // registers allow one block a processor
   static constexpr int kProducers = kWarpgroupSize;
   static constexpr int kConsumerWarps = 8;
   // Of a thread: together what the launch bounds give, 168 of each.
@@ -69,7 +72,7 @@ struct HopperAttention {
   static constexpr int kQueryBytes = kTileQueries * kHeadDim * 2;
   static constexpr int kBlockBytes = kKeyBlock * kHeadDim * 2;
   static constexpr int kBarriersAt = kQueryBytes + 2 * kStages * kBlockBytes;
-  static constexpr int kSharedBytes = kBarriersAt + 8 * (1 + 4 * kStages);
+  static constexpr int kSharedBytes = kBarriersAt + 8 * (2 + 4 * kStages);
   using Launch = HopperLaunch<Element>;
   using Cursor = KeyCursor<kKeyBlock>;
   using Queries = SwizzledRows<kTileQueries>;
@@ -89,8 +92,17 @@ struct HopperAttention {
   };
   struct Shared {
     SharedAddress queries;
-    SharedAddress queries_full;
+    SharedAddress queries_full, queries_empty;
     Ring keys, values;
+  };
+
+  struct TileRange {
+    int begin, end;
+  };
+  // How far a thread has come: tiles with keys, and their blocks.
+  struct Progress {
+    int tile = 0;
+    int block = 0;
   };
 
   CHORUS_DEVICE static void Run(const Launch& launch, SharedAddress base) {
@@ -101,23 +113,27 @@ struct HopperAttention {
       const Shared shared = {
           .queries = base,
           .queries_full = barriers,
-          .keys = {base + kQueryBytes, barriers + 8},
-          .values = {base + kQueryBytes + kStages * kBlockBytes, barriers + 8 + kStages * 16}};
-      const Tile tile = LoadGlobal(launch.tiles + BlockX());
+          .queries_empty = barriers + 8,
+          .keys = {base + kQueryBytes, barriers + 16},
+          .values = {base + kQueryBytes + kStages * kBlockBytes, barriers + 16 + kStages * 16}};
+      const int begin = BlockX() * launch.tiles_per_block;
+      const int end = begin + launch.tiles_per_block;
+      const TileRange tiles = {begin, end < launch.num_tiles ? end : launch.num_tiles};
       if (ThreadIndex() == 0) InitBarriers(shared);
       SyncThreads();
       if (ThreadIndex() < kProducers) {
         LowerRegisters<kProducerRegisters>();
-        Produce(launch, tile, BlockY(), shared);
+        Produce(launch, tiles, BlockY(), shared);
       } else {
         RaiseRegisters<kConsumerRegisters>();
-        Consume(launch, tile, BlockY(), shared);
+        Consume(launch, tiles, BlockY(), shared);
       }
     }
   }
 
   CHORUS_DEVICE static void InitBarriers(const Shared& shared) {
     InitMbarrier(shared.queries_full, kProducers);
+    InitMbarrier(shared.queries_empty, kConsumerWarps);
     for (int i = 0; i < kStages; ++i) {
       InitMbarrier(shared.keys.Full(i), kProducers);
       InitMbarrier(shared.keys.Empty(i), kConsumerWarps);
@@ -127,26 +143,37 @@ struct HopperAttention {
     FenceAsyncProxy();  // the copy unit sees them
   }
 
-  CHORUS_DEVICE static void Produce(const Launch& launch, const Tile& tile, int kv_head,
+  CHORUS_DEVICE static void Produce(const Launch& launch, const TileRange& tiles, int kv_head,
                                     const Shared& shared) {
-    const int lane = ThreadIndex() % kWarpSize;
-    Cursor cursor = Cursor::Begin(launch, tile);
-    int slot = SlotOf(launch, tile, cursor);
-    if (cursor.span < tile.span_end) CopyQueries(launch, tile, kv_head, shared);
-    for (int i = 0; cursor.span < tile.span_end; ++i) {
-      cursor.Advance(launch, tile);
-      const int next_slot = SlotOf(launch, tile, cursor);  // comes while this one is waited for
-      const int first_slot = ShuffleFrom(slot, 0);
-      const bool is_box = VoteAll(slot >= 0 && slot == first_slot + lane) && launch.has_maps != 0;
-      shared.keys.WaitEmpty(i);
-      CopyRows(launch, launch.k, launch.k_map, kv_head, slot, is_box, shared.keys, i);
-      shared.values.WaitEmpty(i);
-      CopyRows(launch, launch.v, launch.v_map, kv_head, slot, is_box, shared.values, i);
-      slot = next_slot;
+    Progress done;
+    for (int t = tiles.begin; t < tiles.end; ++t) {
+      ProduceTile(launch, LoadGlobal(launch.tiles + t), kv_head, shared, done);
     }
     // No copy outlives its thread.
     CopyAsyncCommit();
     CopyAsyncWait<0>();
+  }
+
+  CHORUS_DEVICE static void ProduceTile(const Launch& launch, const Tile& tile, int kv_head,
+                                        const Shared& shared, Progress& done) {
+    Cursor cursor = Cursor::Begin(launch, tile);
+    if (cursor.span == tile.span_end) return;
+    const int lane = ThreadIndex() % kWarpSize;
+    int slot = SlotOf(launch, tile, cursor);
+    WaitForPhase(shared.queries_empty, (done.tile & 1) ^ 1);
+    CopyQueries(launch, tile, kv_head, shared);
+    ++done.tile;
+    for (; cursor.span < tile.span_end; ++done.block) {
+      cursor.Advance(launch, tile);
+      const int next_slot = SlotOf(launch, tile, cursor);  // comes while this one is waited for
+      const int first_slot = ShuffleFrom(slot, 0);
+      const bool is_box = VoteAll(slot >= 0 && slot == first_slot + lane) && launch.has_maps != 0;
+      shared.keys.WaitEmpty(done.block);
+      CopyRows(launch, launch.k, launch.k_map, kv_head, slot, is_box, shared.keys, done.block);
+      shared.values.WaitEmpty(done.block);
+      CopyRows(launch, launch.v, launch.v_map, kv_head, slot, is_box, shared.values, done.block);
+      slot = next_slot;
+    }
   }
 
   // Each warp of producers brings 32 keys of a block: the slot of the lane's, -1 if there is none.
@@ -242,55 +269,73 @@ struct HopperAttention {
     }
   };
 
-  CHORUS_DEVICE static void Consume(const Launch& launch, const Tile& tile, int kv_head,
+  CHORUS_DEVICE static void Consume(const Launch& launch, const TileRange& tiles, int kv_head,
                                     const Shared& shared) {
+    Progress done;
+    for (int t = tiles.begin; t < tiles.end; ++t) {
+      ConsumeTile(launch, LoadGlobal(launch.tiles + t), kv_head, shared, done);
+    }
+  }
+
+  CHORUS_DEVICE static void ConsumeTile(const Launch& launch, const Tile& tile, int kv_head,
+                                        const Shared& shared, Progress& done) {
     const int thread = ThreadIndex() - kProducers, lane = thread % kWarpSize;
-    const int warpgroup_query = thread / kWarpgroupSize * 64;
     const int warp_query = thread / kWarpSize * 16;
-    const LastKeys last = LastKeysOf(launch, tile, warp_query + lane / 4);
-    const float scale = launch.softmax_scale * kLog2E;
     Consumer queries;
     Clear(queries.values);
     queries.softmax = {{MinusInfinity(), MinusInfinity()}, {0.0f, 0.0f}};
-    Cursor cursor = Cursor::Begin(launch, tile);
+    const Cursor cursor = Cursor::Begin(launch, tile);
     if (cursor.span < tile.span_end) {
-      float corrections[2];
-      WaitForPhase(shared.queries_full, 0);
-      shared.keys.WaitFull(0);
-      BeforeWgmma();
-      queries.StartLogits(shared, warpgroup_query, 0);
-      WgmmaWait<0>();
-      WgmmaResult(queries.logits);
-      Release(shared.keys, 0, lane);
-      UpdateWeights(cursor, last, scale, lane, queries, corrections);
-      queries.PackWeights();
-      int i = 0;
-      for (cursor.Advance(launch, tile); cursor.span < tile.span_end;
-           cursor.Advance(launch, tile)) {
-        // Copies are in order: values i came before keys i + 1.
-        shared.keys.WaitFull(i + 1);
-        shared.values.WaitFull(i);
-        BeforeWgmma();
-        queries.StartLogits(shared, warpgroup_query, i + 1);
-        queries.StartValues(shared, i);
-        WgmmaWait<1>();
-        WgmmaResult(queries.logits);
-        Release(shared.keys, i + 1, lane);
-        UpdateWeights(cursor, last, scale, lane, queries, corrections);
-        WgmmaWait<0>();
-        WgmmaResult(queries.values);
-        Release(shared.values, i, lane);
-        Rescale(queries.values, corrections);
-        queries.PackWeights();
-        ++i;
-      }
-      shared.values.WaitFull(i);
-      BeforeWgmma();
-      queries.StartValues(shared, i);
-      WgmmaWait<0>();
-      WgmmaResult(queries.values);
+      AddBlocks(launch, tile, cursor, shared, done, queries);
+      ++done.tile;
     }
     WriteQueries(launch, tile, kv_head, warp_query, lane, queries.values, queries.softmax);
+  }
+
+  // All blocks of a tile, of which there is at least one.
+  CHORUS_DEVICE static void AddBlocks(const Launch& launch, const Tile& tile, Cursor cursor,
+                                      const Shared& shared, Progress& done, Consumer& queries) {
+    const int thread = ThreadIndex() - kProducers, lane = thread % kWarpSize;
+    const int warpgroup_query = thread / kWarpgroupSize * 64;
+    const LastKeys last = LastKeysOf(launch, tile, thread / kWarpSize * 16 + lane / 4);
+    const float scale = launch.softmax_scale * kLog2E;
+    float corrections[2];
+    int i = done.block;
+    WaitForPhase(shared.queries_full, done.tile & 1);
+    shared.keys.WaitFull(i);
+    BeforeWgmma();
+    queries.StartLogits(shared, warpgroup_query, i);
+    WgmmaWait<0>();
+    WgmmaResult(queries.logits);
+    ArriveOfWarp(shared.keys.Empty(i), lane);
+    UpdateWeights(cursor, last, scale, lane, queries, corrections);
+    queries.PackWeights();
+    for (cursor.Advance(launch, tile); cursor.span < tile.span_end; cursor.Advance(launch, tile)) {
+      // Copies are in order: values i came before keys i + 1.
+      shared.keys.WaitFull(i + 1);
+      shared.values.WaitFull(i);
+      BeforeWgmma();
+      queries.StartLogits(shared, warpgroup_query, i + 1);
+      queries.StartValues(shared, i);
+      WgmmaWait<1>();
+      WgmmaResult(queries.logits);
+      ArriveOfWarp(shared.keys.Empty(i + 1), lane);
+      UpdateWeights(cursor, last, scale, lane, queries, corrections);
+      WgmmaWait<0>();
+      WgmmaResult(queries.values);
+      ArriveOfWarp(shared.values.Empty(i), lane);
+      Rescale(queries.values, corrections);
+      queries.PackWeights();
+      ++i;
+    }
+    ArriveOfWarp(shared.queries_empty, lane);
+    shared.values.WaitFull(i);
+    BeforeWgmma();
+    queries.StartValues(shared, i);
+    WgmmaWait<0>();
+    WgmmaResult(queries.values);
+    ArriveOfWarp(shared.values.Empty(i), lane);
+    done.block = i + 1;
   }
 
   // Rows copied by threads, and registers, are seen by wgmma.
@@ -305,9 +350,9 @@ struct HopperAttention {
     UpdateSoftmax(queries.logits, scale, queries.softmax, corrections);
   }
 
-  // The warp has done with block i. Its wgmma are those of all its lanes.
-  CHORUS_DEVICE static void Release(const Ring& ring, int i, int lane) {
-    if (lane == 0) Arrive(ring.Empty(i));
+  // The warp has waited for the wgmma that read the stage.
+  CHORUS_DEVICE static void ArriveOfWarp(SharedAddress barrier, int lane) {
+    if (lane == 0) Arrive(barrier);
   }
 };
 

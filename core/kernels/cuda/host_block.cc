@@ -142,7 +142,7 @@ void HostBlock::Meet(Meeting& meeting, int size, Collect collect, void* argument
 }
 
 void HostBlock::AddCopy(const Copy& copy) {
-  shared_.BeginCopy(copy.to, 16, running_, running_);
+  shared_.BeginCopy(copy.to, 16, running_, clocks_.CopiesOf(running_));
   threads_[running_].open_copies.push_back(copy);
 }
 
@@ -155,7 +155,7 @@ void HostBlock::WaitForCopies(int num_pending) {
   Thread& thread = threads_[running_];
   while (static_cast<int>(thread.groups.size()) > num_pending) {
     for (const Copy& copy : thread.groups.front()) {
-      shared_.EndCopy(copy.to, copy.from == nullptr ? kZeros : copy.from, 16, clocks_.now());
+      shared_.EndCopy(copy.to, copy.from == nullptr ? kZeros : copy.from, 16, running_);
     }
     thread.groups.pop_front();
   }

@@ -90,7 +90,6 @@ class HostBlock {
     Mbarrier* barrier;
     bool is_bulk;
     HostClocks::Knowledge released;
-    HostClocks::Time time;
   };
 
   void Meet(Meeting& meeting, int size, Collect collect, void* arguments);

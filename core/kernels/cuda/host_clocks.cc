@@ -2,7 +2,15 @@
 
 #include <algorithm>
 
+#include "absl/strings/str_cat.h"
+
 namespace chorus::device {
+
+std::string HostClocks::NameOf(int agent) const {
+  if (IsCopyUnit(agent)) return "a box copy";
+  if (agent >= num_threads_) return absl::StrCat("a copy of thread ", agent - num_threads_);
+  return absl::StrCat("thread ", agent);
+}
 
 bool HostClocks::Knows(int thread, int agent, Time time) const {
   if (time <= everybody_ || agent == thread) return true;
@@ -19,7 +27,8 @@ bool HostClocks::KnowsFenced(int thread, int agent, Time time) const {
   const LastFence& own = fences_[thread];
   if (time <= own.everybody || (agent == thread && time <= own.at)) return true;
   if (!own.known.empty() && own.known[agent] >= time) return true;
-  return time <= fences_[agent].at && Knows(thread, agent, fences_[agent].at);
+  return agent < num_threads_ && time <= fences_[agent].at &&
+         Knows(thread, agent, fences_[agent].at);
 }
 
 void HostClocks::Join(Knowledge& into, const Knowledge& other) {
@@ -27,9 +36,10 @@ void HostClocks::Join(Knowledge& into, const Knowledge& other) {
   for (size_t i = 0; i < other.size(); ++i) into[i] = std::max(into[i], other[i]);
 }
 
-HostClocks::Knowledge HostClocks::Release(int thread) {
+HostClocks::Knowledge HostClocks::Release(int thread, bool has_copies) {
   Knowledge knowledge = known_.empty() ? Knowledge() : known_[thread];
   knowledge.resize(num_agents_);
+  if (has_copies) knowledge[CopiesOf(thread)] = now_;
   knowledge[thread] = now_++;
   return knowledge;
 }

@@ -1,21 +1,27 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 namespace chorus::device {
 
-// Which events of which thread of a simulated block happened before which: vector clocks (Mattern,
-// 1989) on one clock of the block. An event of `agent` at `time` is known to a thread once the
-// agent released and the thread acquired what it had released since. Agents are the threads, and
-// behind them the copy units of barriers, which write on their own.
+// Which events in a simulated block happened before which: vector clocks (Mattern, 1989) on one
+// clock of the block. An event of an agent is known to a thread once it was released and the thread
+// acquired what it was released to. Agents: the threads; the copies that each thread started and
+// did not wait for; and units that copy on their own, into what the async proxy sees.
 class HostClocks {
  public:
   using Time = int32_t;
   using Knowledge = std::vector<Time>;  // by agent: its events up to then
 
   HostClocks(int num_threads, int num_copy_units)
-      : num_threads_(num_threads), num_agents_(num_threads + num_copy_units) {}
+      : num_threads_(num_threads), num_agents_(2 * num_threads + num_copy_units) {}
+
+  int CopiesOf(int thread) const { return num_threads_ + thread; }
+  int CopyUnit(int index) const { return 2 * num_threads_ + index; }
+  bool IsCopyUnit(int agent) const { return agent >= 2 * num_threads_; }
+  std::string NameOf(int agent) const;  // "thread 3"
 
   int num_threads() const { return num_threads_; }
   Time now() const { return now_; }
@@ -23,8 +29,9 @@ class HostClocks {
 
   // All threads meet: everything so far is known to all.
   void MeetAll() { everybody_ = now_++; }
-  // What the thread knows, its own events included; later ones are not in it.
-  Knowledge Release(int thread);
+  // What the thread knows, its own events included; later ones are not in it. Nor are copies that
+  // it started, unless asked for.
+  Knowledge Release(int thread, bool has_copies = false);
   // The same of a copy unit, which knows nothing but what it wrote.
   Knowledge ReleaseCopyUnit(int agent);
   void Acquire(int thread, const Knowledge& knowledge);

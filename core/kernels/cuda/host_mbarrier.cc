@@ -18,7 +18,7 @@ void HostBlock::InitMbarrier(SharedAddress at, int count) {
   const uint64_t bits = count;
   shared_.Write(at, &bits, kMbarrierBytes, running_);
   if (mbarriers_.size() >= kMaxMbarriers) throw HostFault{"has too many mbarriers"};
-  const int copy_unit = launch_.num_threads + static_cast<int>(mbarriers_.size());
+  const int copy_unit = clocks_.CopyUnit(static_cast<int>(mbarriers_.size()));
   if (!mbarriers_.insert({at, {.count = count, .num_pending = count, .copy_unit = copy_unit}})
            .second) {
     throw HostFault{absl::StrCat("makes the mbarrier at ", at, " twice")};
@@ -63,24 +63,19 @@ void HostBlock::ArriveAfterCopies(SharedAddress at) {
     copies.insert(copies.end(), group.begin(), group.end());
     group.clear();
   }
-  Mbarrier& barrier = MbarrierAt(at);
-  const HostClocks::Time time = clocks_.now();
   landings_.push_back({.copies = std::move(copies),
-                       .barrier = &barrier,
+                       .barrier = &MbarrierAt(at),
                        .is_bulk = false,
-                       .released = clocks_.Release(running_),
-                       .time = time});
+                       .released = clocks_.Release(running_, /*has_copies=*/true)});
 }
 
 void HostBlock::AddBulkCopy(std::vector<Copy> copies, SharedAddress at) {
   Mbarrier& barrier = MbarrierAt(at);
   for (const Copy& copy : copies) shared_.BeginCopy(copy.to, 16, running_, barrier.copy_unit);
-  const HostClocks::Time time = clocks_.now();
   landings_.push_back({.copies = std::move(copies),
                        .barrier = &barrier,
                        .is_bulk = true,
-                       .released = clocks_.ReleaseCopyUnit(barrier.copy_unit),
-                       .time = time});
+                       .released = clocks_.ReleaseCopyUnit(barrier.copy_unit)});
 }
 
 void HostBlock::WaitForPhase(SharedAddress at, int parity) {
@@ -94,7 +89,8 @@ void HostBlock::WaitForPhase(SharedAddress at, int parity) {
 
 void HostBlock::Land(const Landing& landing) {
   for (const Copy& copy : landing.copies) {
-    shared_.EndCopy(copy.to, copy.from == nullptr ? kZeros : copy.from, 16, landing.time);
+    shared_.EndCopy(copy.to, copy.from == nullptr ? kZeros : copy.from, 16,
+                    HostSharedMemory::kNobody);
   }
   Mbarrier& barrier = *landing.barrier;
   HostClocks::Join(barrier.open, landing.released);

@@ -31,17 +31,17 @@ void HostSharedMemory::CheckRead(int64_t i, int thread) const {
   }
   if (!word.is_written) throw HostFault{absl::StrCat("reads shared word ", i, ", never written")};
   if (!clocks_.Knows(thread, word.writer, word.write_time)) {
-    throw HostFault{absl::StrCat("reads shared word ", i, ", which thread ", word.writer,
+    throw HostFault{absl::StrCat("reads shared word ", i, ", which ", clocks_.NameOf(word.writer),
                                  " wrote since the last barrier")};
   }
 }
 
 void HostSharedMemory::CheckFence(int64_t i, int thread) const {
   const Word& word = words_[i];
-  if (word.writer >= clocks_.num_threads()) return;  // a copy unit's own
+  if (clocks_.IsCopyUnit(word.writer)) return;
   if (!clocks_.KnowsFenced(thread, word.writer, word.write_time)) {
     throw HostFault{absl::StrCat("a wgmma reads shared word ", i, ", and there is no proxy fence ",
-                                 "since thread ", word.writer, " wrote it")};
+                                 "since ", clocks_.NameOf(word.writer), " wrote it")};
   }
 }
 
@@ -73,7 +73,7 @@ void HostSharedMemory::CheckWrite(int64_t i, int thread) const {
     throw HostFault{absl::StrCat("writes shared word ", i, ", to which a copy is under way")};
   }
   if (word.is_written && !clocks_.Knows(thread, word.writer, word.write_time)) {
-    throw HostFault{absl::StrCat("writes shared word ", i, ", which thread ", word.writer,
+    throw HostFault{absl::StrCat("writes shared word ", i, ", which ", clocks_.NameOf(word.writer),
                                  " wrote since the last barrier")};
   }
 }
@@ -112,7 +112,7 @@ void HostSharedMemory::Read(SharedAddress from, void* to, int32_t size, int thre
 
 void HostSharedMemory::Write(SharedAddress to, const void* from, int32_t size, int thread) {
   BeginCopy(to, size, thread, thread);
-  EndCopy(to, from, size, clocks_.now());
+  EndCopy(to, from, size, thread);
 }
 
 void HostSharedMemory::BeginCopy(SharedAddress to, int32_t size, int thread, int agent) {
@@ -127,11 +127,13 @@ void HostSharedMemory::BeginCopy(SharedAddress to, int32_t size, int thread, int
   std::memset(bytes_.data() + to, 0xFF, size);
 }
 
-void HostSharedMemory::EndCopy(SharedAddress to, const void* from, int32_t size,
-                               HostClocks::Time time) {
+void HostSharedMemory::EndCopy(SharedAddress to, const void* from, int32_t size, int waited) {
   ForWords(to, size, [&](int64_t i) {
-    words_[i].write_time = time;
-    words_[i].is_in_flight = false;
+    Word& word = words_[i];
+    word.is_in_flight = false;
+    if (waited == kNobody) return;
+    word.writer = waited;
+    word.write_time = clocks_.now();
   });
   std::memcpy(bytes_.data() + to, from, size);
 }

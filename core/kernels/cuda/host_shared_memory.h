@@ -28,11 +28,11 @@ class HostSharedMemory {
   void Read(SharedAddress from, void* to, int32_t size, int thread);
   void Write(SharedAddress to, const void* from, int32_t size, int thread);
 
-  // A copy that `thread` starts and `agent` (the thread itself or a copy unit) writes: until
-  // EndCopy nobody may touch the target, which is NaN.
+  // A copy that `thread` starts and `agent` writes: until EndCopy nobody may touch the target,
+  // which is NaN. Then it is written as of its begin, or now by the thread that has waited for it.
+  static constexpr int kNobody = -1;
   void BeginCopy(SharedAddress to, int32_t size, int thread, int agent);
-  // As if written at `time`.
-  void EndCopy(SharedAddress to, const void* from, int32_t size, HostClocks::Time time);
+  void EndCopy(SharedAddress to, const void* from, int32_t size, int waited);
 
   // A read on behalf of the four warps from `first_thread` on, which goes on until EndRead. Each
   // warp's is known to others by its first lane, from the time of its ExtendRead on.
@@ -41,7 +41,6 @@ class HostSharedMemory {
   void EndRead(SharedAddress from, int32_t size);
 
  private:
-  static constexpr int kNobody = -1;
   // Of four bytes.
   struct Word {
     int writer = kNobody;  // an agent of the clocks

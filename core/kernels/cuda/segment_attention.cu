@@ -40,11 +40,11 @@ cudaError_t LaunchAll(const DeviceAttentionArgs& args, CudaAttentionKind kind, c
   launch.span_max = args.workspace + num_states * kHeadDim;
   launch.span_sum = launch.span_max + num_states;
   const auto grid = [&](int32_t x) { return dim3(x, args.shape.num_kv_heads); };
-  const dim3 own_grid = grid(args.own.num_tiles);
+  const int32_t num_own = args.own.num_tiles;
   cudaError_t error =
       kind == CudaAttentionKind::kHopper
-          ? device::StartHopperAttention<Element, kHeadDim>(launch, own_grid, stream)
-          : Start<device::PrefillAttention<Element, kHeadDim>>(launch, own_grid, stream);
+          ? device::StartHopperAttention<Element, kHeadDim>(launch, num_own, stream)
+          : Start<device::PrefillAttention<Element, kHeadDim>>(launch, grid(num_own), stream);
   if (error != cudaSuccess) return error;
   launch.tiles = args.fused.tiles;
   launch.spans = args.fused.spans;

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cstdint>
+
 #include <cuda_runtime_api.h>
 
 #include "core/kernels/cuda/attention_launch.h"
@@ -8,7 +10,7 @@ namespace chorus::device {
 
 // Starts HopperAttention on a device of compute capability 9.0. Tiles are cut by its own shape.
 template <class Element, int kHeadDim>
-cudaError_t StartHopperAttention(const AttentionLaunch<Element>& launch, dim3 grid,
+cudaError_t StartHopperAttention(const AttentionLaunch<Element>& launch, int32_t num_tiles,
                                  cudaStream_t stream);
 
 }  // namespace chorus::device
