@@ -17,6 +17,7 @@ import argparse
 import json
 import pathlib
 import sys
+import time
 
 import gpu_comparators
 import numpy
@@ -272,9 +273,11 @@ def cases_of(head_name, is_host, only):
 
 
 def run(arguments, memory):
+    deadline = time.monotonic() + arguments.seconds
     kernels = Kernels(arguments.library)
     copy_rate = memory.copy_bytes_per_second() if memory.is_gpu else None
-    document = {"device": memory.name, "kinds": kernels.kinds, "copy_bytes_per_second": copy_rate, "mixed": [], "cases": []}
+    document = {"device": memory.name, "kinds": kernels.kinds, "copy_bytes_per_second": copy_rate, "mixed": [], "cases": [],
+                "not_run": []}
     for head_name, heads in HEADS.items():
         if arguments.quick and head_name != "head_dim_64":
             continue
@@ -283,10 +286,13 @@ def run(arguments, memory):
             mixed = check_requests(kernels, memory, heads, HOST_MIXED if arguments.host else MIXED, kind)
             document["mixed"].append({"heads": head_name, "kind": kind, **mixed})
         for case in cases_of(head_name, arguments.host, arguments.only):
+            if time.monotonic() > deadline:
+                document["not_run"].append(f"{head_name}: {case.name}")
+                continue
             progress(f"{head_name}: {case.name}")
             document["cases"].append(run_case(kernels, memory, head_name, case, copy_rate))
     checks = document["mixed"] + [check for case in document["cases"] for check in case["checks"].values()]
-    document["ok"] = all(check["ok"] for check in checks)
+    document["ok"] = all(check["ok"] for check in checks) and not document["not_run"]
     return document
 
 
@@ -297,6 +303,7 @@ def main():
     parser.add_argument("--quick", action="store_true", help="heads of 64 only")
     parser.add_argument("--device", type=int, default=0, help="index of the GPU (default 0)")
     parser.add_argument("--only", choices=("prefill", "decode"), help="only these cases")
+    parser.add_argument("--seconds", type=float, default=3600, help="no case is begun after that; they are named in not_run")
     arguments = parser.parse_args()
     memory, why = open_memory(arguments.host, arguments.device)
     if memory is None:
