@@ -163,7 +163,8 @@ absl::StatusOr<Json> RunEngine(const BenchModel& model, const Tokenizer* tokeniz
     CHORUS_RETURN_IF_ERROR(RunBatch(*engine, method, 2).status());  // warm-up
     for (int32_t batch : batches) {
       std::fprintf(stderr, "%s, graphs %s, method %d, batch %d\n", info.name.c_str(),
-                   has_graphs ? "on" : "off", static_cast<int>(method), batch);
+                   model.takes_graphs && has_graphs ? "on" : "off", static_cast<int>(method),
+                   batch);
       CHORUS_ASSIGN_OR_RETURN(Json run, RunBatch(*engine, method, batch));
       result["runs"].push_back(std::move(run));
     }

@@ -154,7 +154,8 @@ def tests(host):
                           "passed": sum(line.startswith("[       OK ]") for line in lines),
                           "skipped": sum(line.startswith("[  SKIPPED ]") and "ms)" in line for line in lines),
                           "failed": [line for line in lines if line.startswith("[  FAILED  ]")][:20]}
-    document["ok"] = all(found["exit_code"] == 0 for found in document.values())
+    # On a GPU, tests that were all skipped show nothing.
+    document["ok"] = all(found["exit_code"] == 0 and (host.is_host or found["passed"]) for found in document.values())
     return document
 
 
@@ -237,7 +238,7 @@ def main():
     arguments = parser.parse_args()
     memory, why = open_memory(arguments.host, arguments.device)
     if memory is None:
-        print(f"error: there is no GPU to measure: {why}. Nothing was measured. --host runs everything through on "
+        print(f"error: no GPU can be used here: {why}. Nothing was measured. --host runs everything through on "
               "simulated thread blocks.", file=sys.stderr)
         return 1
     with tempfile.TemporaryDirectory(prefix="chorus-gpu-") as folder:

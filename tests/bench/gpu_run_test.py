@@ -49,7 +49,7 @@ class GpuRunTest(unittest.TestCase):
     def test_says_that_there_is_no_gpu(self):
         done = gpu_sh("--device=999")
         self.assertEqual(done.returncode, 1)
-        self.assertIn("there is no GPU to measure", done.stderr)
+        self.assertIn("no GPU can be used here", done.stderr)
         self.assertIn("--host", done.stderr)
         self.assertEqual(done.stdout, "")
 
