@@ -141,10 +141,10 @@ def expected_row(request, token, q, keys_of):
 
 
 def sampled_tokens(request, count, seed):
-    """Tokens of the step that are looked at: first and last of each piece, and others."""
-    owner = request.owners()
-    edges = numpy.flatnonzero(numpy.diff(owner))
-    chosen = {request.first_row, request.length - 1, *edges.tolist(), *(edges + 1).tolist()}
+    """At most `count` tokens of the step: the last, and a sample of pieces' first and last ones and of any."""
     random = numpy.random.default_rng(seed)
+    edges = numpy.flatnonzero(numpy.diff(request.owners()))
+    chosen = {request.first_row, *edges.tolist(), *(edges + 1).tolist()}
     chosen |= set(random.integers(request.first_row, request.length, count).tolist())
-    return numpy.array(sorted(token for token in chosen if token >= request.first_row)[:count])
+    chosen = sorted(token for token in chosen if request.first_row <= token < request.length - 1)
+    return numpy.sort(numpy.append(random.permutation(chosen)[:count - 1], request.length - 1)).astype(int)
