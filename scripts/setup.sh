@@ -82,6 +82,16 @@ install_lm_eval() {
   printf '%s' "${want}" >"${stamp}"
 }
 
+# Where cmake/cuda.cmake finds an nvcc.
+install_cuda_tools() {
+  [[ -x /usr/local/cuda/bin/nvcc ]] || command -v nvcc >/dev/null || return 0
+  local stamp=.venv/chorus-cuda-tools.sha256 want
+  want="$(sha256sum <scripts/requirements-cuda.txt)"
+  [[ -f "${stamp}" && "$(cat "${stamp}")" == "${want}" ]] && return
+  .venv/bin/python -m pip install --disable-pip-version-check -q --no-deps -r scripts/requirements-cuda.txt
+  printf '%s' "${want}" >"${stamp}"
+}
+
 make_default_model() {
   [[ -f models/smollm2-135m-instruct/model.safetensors ]] && return
   say "making the default model models/smollm2-135m-instruct"
@@ -92,5 +102,6 @@ install_packages
 unpack_prometheus
 install_python_packages
 install_python_client
+install_cuda_tools
 install_lm_eval
 make_default_model

@@ -250,7 +250,8 @@ std::vector<HeadCase> AllCases() {
   return cases;
 }
 
-INSTANTIATE_TEST_SUITE_P(Heads, SegmentAttentionTest, testing::ValuesIn(AllCases()), test::HeadCaseName);
+INSTANTIATE_TEST_SUITE_P(Heads, SegmentAttentionTest, testing::ValuesIn(AllCases()),
+                         test::HeadCaseName);
 
 const HeadCase kSmall = {6, 2, 32, KvType::kFloat32};
 

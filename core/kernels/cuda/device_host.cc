@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <span>
 
 #include "absl/numeric/int128.h"
 #include "absl/strings/str_cat.h"
@@ -15,10 +16,10 @@
 namespace chorus::device {
 namespace {
 
-using Lanes = std::array<void*, kWarpSize>;
+using Lanes = std::span<void* const>;
 
 template <class T>
-T& Of(const Lanes& lanes, int lane) {
+T& Of(Lanes lanes, int lane) {
   return *static_cast<T*>(lanes[lane]);
 }
 
@@ -28,7 +29,7 @@ struct Shuffle {
   float result;
 };
 
-void CollectShuffle(const Lanes& lanes) {
+void CollectShuffle(Lanes lanes) {
   for (int lane = 0; lane < kWarpSize; ++lane) {
     Shuffle& shuffle = Of<Shuffle>(lanes, lane);
     shuffle.result = Of<Shuffle>(lanes, lane ^ shuffle.lane_mask).value;
@@ -44,7 +45,7 @@ struct MatrixLoad {
 uint32_t Pair(uint16_t low, uint16_t high) { return low | uint32_t{high} << 16; }
 
 template <bool kIsTransposed>
-void CollectMatrixLoad(const Lanes& lanes) {
+void CollectMatrixLoad(Lanes lanes) {
   for (int lane = 0; lane < kWarpSize; ++lane) {
     const int g = lane / 4, t = lane % 4;
     for (int i = 0; i < 4; ++i) {
@@ -81,7 +82,7 @@ void Unpack(uint32_t pair, float* out) {
 // Products of 16-bit floats are exact in float32; the hardware's order of the sum is not
 // documented.
 template <class Element>
-void CollectMma(const Lanes& lanes) {
+void CollectMma(Lanes lanes) {
   float a[16][16], b[8][16];  // b by column
   for (int lane = 0; lane < kWarpSize; ++lane) {
     const int g = lane / 4, t = lane % 4;

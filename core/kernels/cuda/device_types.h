@@ -13,6 +13,7 @@
 namespace chorus::device {
 
 inline constexpr int kWarpSize = 32;
+inline constexpr int kWarpgroupSize = 128;
 
 // An address in a block's shared memory, in bytes; the block's own begins at a multiple of 128.
 using SharedAddress = uint32_t;

@@ -15,86 +15,21 @@ namespace context = boost::context;
 
 thread_local HostBlock* current_block = nullptr;
 
-constexpr int kWordBytes = 4;
+constexpr uint8_t kZeros[16] = {};
 constexpr size_t kStackBytes = 128 << 10;
 
-std::string WriterName(int writer) {
-  return writer < 0 ? std::string("several threads") : absl::StrCat("thread ", writer);
-}
-
 }  // namespace
-
-HostSharedMemory::HostSharedMemory(int32_t size)
-    : bytes_(size, 0xFF), words_((size + kWordBytes - 1) / kWordBytes) {}
-
-void HostSharedMemory::CheckRange(SharedAddress at, int32_t size) const {
-  if (at % std::min(size, 16) != 0) {
-    throw HostFault{absl::StrCat("shared address ", at, " is not aligned to ", size, " bytes")};
-  }
-  if (at + int64_t{size} > static_cast<int64_t>(bytes_.size())) {
-    throw HostFault{absl::StrCat("shared address ", at, " + ", size, " is outside the block's ",
-                                 bytes_.size(), " bytes")};
-  }
-}
-
-void HostSharedMemory::Read(SharedAddress from, void* to, int32_t size, int thread) {
-  CheckRange(from, size);
-  for (int64_t i = from / kWordBytes; i < (int64_t{from} + size) / kWordBytes; ++i) {
-    Word& word = words_[i];
-    if (word.is_in_flight) {
-      throw HostFault{absl::StrCat("reads shared word ", i, ", to which a copy is under way")};
-    }
-    if (!word.is_written) throw HostFault{absl::StrCat("reads shared word ", i, ", never written")};
-    if (word.write_epoch == epoch_ && word.writer != thread) {
-      throw HostFault{absl::StrCat("reads shared word ", i, ", which ", WriterName(word.writer),
-                                   " wrote since the last barrier")};
-    }
-    word.reader = word.read_epoch == epoch_ && word.reader != thread ? kMany : thread;
-    word.read_epoch = epoch_;
-  }
-  std::memcpy(to, bytes_.data() + from, size);
-}
-
-void HostSharedMemory::NoteWrite(SharedAddress to, int32_t size, int thread, bool begins_copy) {
-  CheckRange(to, size);
-  for (int64_t i = to / kWordBytes; i < (int64_t{to} + size) / kWordBytes; ++i) {
-    Word& word = words_[i];
-    if (word.read_epoch == epoch_ && word.reader != thread) {
-      throw HostFault{
-          absl::StrCat("writes shared word ", i, ", which others read since the last barrier")};
-    }
-    const bool is_own_copy = word.is_in_flight && word.writer == thread && !begins_copy;
-    if (word.is_in_flight && !is_own_copy) {
-      throw HostFault{absl::StrCat("writes shared word ", i, ", to which a copy is under way")};
-    }
-    if (word.write_epoch == epoch_ && word.writer != thread) {
-      throw HostFault{absl::StrCat("writes shared word ", i, ", which ", WriterName(word.writer),
-                                   " wrote since the last barrier")};
-    }
-    word.writer = thread;
-    word.write_epoch = epoch_;
-    word.is_written = true;
-    word.is_in_flight = begins_copy;
-  }
-}
-
-void HostSharedMemory::Write(SharedAddress to, const void* from, int32_t size, int thread) {
-  NoteWrite(to, size, thread, false);
-  std::memcpy(bytes_.data() + to, from, size);
-}
-
-void HostSharedMemory::BeginCopy(SharedAddress to, int32_t size, int thread) {
-  NoteWrite(to, size, thread, true);
-  std::memset(bytes_.data() + to, 0xFF, size);
-}
 
 HostBlock::HostBlock(const HostLaunch& launch, int block_x, int block_y)
     : launch_(launch),
       block_x_(block_x),
       block_y_(block_y),
-      shared_(launch.shared_bytes),
+      clocks_(launch.num_threads, kMaxMbarriers),
+      shared_(launch.shared_bytes, clocks_),
       threads_(launch.num_threads),
-      warps_(launch.num_threads / kWarpSize) {}
+      warps_(launch.num_threads / kWarpSize),
+      warpgroups_(launch.num_threads / kWarpgroupSize),
+      wgmmas_(warpgroups_.size()) {}
 
 HostBlock& HostBlock::Current() { return *current_block; }
 
@@ -147,10 +82,18 @@ void HostBlock::Run(const std::function<void()>& thread) {
   StartThreads(thread);
   do {
     std::shuffle(warp_order.begin(), warp_order.end(), random);
-  } while (RunOnce(warp_order));
+  } while (RunOnce(warp_order) || LandCopies(random));
+  CheckEnd();
+}
+
+void HostBlock::CheckEnd() const {
   if (NumEnded() < launch_.num_threads) {
+    const auto at_mbarriers = std::count_if(
+        threads_.begin(), threads_.end(),
+        [](const Thread& thread) { return !thread.is_ended && thread.waits_for != nullptr; });
     throw HostFault{absl::StrCat(launch_.num_threads - NumEnded(), " threads wait for others, ",
-                                 NumEnded(), " have ended")};
+                                 NumEnded(), " have ended; ", at_mbarriers,
+                                 " of them wait for a phase of an mbarrier")};
   }
   for (const Thread& ended : threads_) {
     const bool has_copies = std::any_of(ended.groups.begin(), ended.groups.end(),
@@ -159,6 +102,7 @@ void HostBlock::Run(const std::function<void()>& thread) {
       throw HostFault{"a thread ended before its copies"};
     }
   }
+  for (const HostWgmma& wgmma : wgmmas_) wgmma.CheckEnd();
 }
 
 void HostBlock::Barrier() {
@@ -167,29 +111,38 @@ void HostBlock::Barrier() {
     return;
   }
   num_at_barrier_ = 0;
-  shared_.NextEpoch();
+  clocks_.MeetAll();
   for (Thread& thread : threads_) thread.is_waiting = false;
 }
 
 void HostBlock::MeetWarp(Collect collect, void* arguments) {
-  const int first = running_ / kWarpSize * kWarpSize;
-  Warp& warp = warps_[running_ / kWarpSize];
-  if (warp.num_arrived > 0 && warp.collect != collect) {
-    throw HostFault{"lanes of one warp are at different collectives"};
+  Meet(warps_[running_ / kWarpSize], kWarpSize, collect, arguments);
+}
+
+void HostBlock::MeetWarpgroup(Collect collect, void* arguments) {
+  Meet(warpgroups_[running_ / kWarpgroupSize], kWarpgroupSize, collect, arguments);
+}
+
+void HostBlock::Meet(Meeting& meeting, int size, Collect collect, void* arguments) {
+  if (meeting.num_arrived > 0 && meeting.collect != collect) {
+    throw HostFault{size == kWarpSize ? "lanes of one warp are at different collectives"
+                                      : "threads of one warpgroup are at different collectives"};
   }
-  warp.collect = collect;
-  warp.arguments[running_ - first] = arguments;
-  if (++warp.num_arrived < kWarpSize) {
+  meeting.collect = collect;
+  meeting.arguments.resize(size);
+  meeting.arguments[running_ % size] = arguments;
+  if (++meeting.num_arrived < size) {
     Wait();
     return;
   }
-  warp.num_arrived = 0;
-  collect(warp.arguments);
-  for (int lane = 0; lane < kWarpSize; ++lane) threads_[first + lane].is_waiting = false;
+  meeting.num_arrived = 0;
+  collect(meeting.arguments);
+  const int first = running_ / size * size;
+  for (int i = 0; i < size; ++i) threads_[first + i].is_waiting = false;
 }
 
 void HostBlock::AddCopy(const Copy& copy) {
-  shared_.BeginCopy(copy.to, 16, running_);
+  shared_.BeginCopy(copy.to, 16, running_, clocks_.CopiesOf(running_));
   threads_[running_].open_copies.push_back(copy);
 }
 
@@ -200,10 +153,9 @@ void HostBlock::CommitCopies() {
 
 void HostBlock::WaitForCopies(int num_pending) {
   Thread& thread = threads_[running_];
-  static constexpr uint8_t kZeros[16] = {};
   while (static_cast<int>(thread.groups.size()) > num_pending) {
     for (const Copy& copy : thread.groups.front()) {
-      shared_.Write(copy.to, copy.from == nullptr ? kZeros : copy.from, 16, running_);
+      shared_.EndCopy(copy.to, copy.from == nullptr ? kZeros : copy.from, 16, running_);
     }
     thread.groups.pop_front();
   }
@@ -222,27 +174,6 @@ void HostBlock::CheckGlobal(const void* address, int64_t size, bool is_write) co
   }
   throw HostFault{
       absl::StrCat(is_write ? "writes " : "reads ", size, " bytes outside the launch's arrays")};
-}
-
-uint64_t HostSharedMemory::Add(SharedAddress to, uint64_t value, int32_t size) {
-  CheckRange(to, size);
-  for (int64_t i = to / kWordBytes; i < (int64_t{to} + size) / kWordBytes; ++i) {
-    Word& word = words_[i];
-    if (!word.is_written || word.is_in_flight) {
-      throw HostFault{absl::StrCat("adds to shared word ", i, ", which holds no value yet")};
-    }
-    if (word.read_epoch == epoch_ || (word.write_epoch == epoch_ && word.writer != kMany)) {
-      throw HostFault{
-          absl::StrCat("adds to shared word ", i, ", read or written since the last barrier")};
-    }
-    word.writer = kMany;
-    word.write_epoch = epoch_;
-  }
-  uint64_t before = 0;  // the machine is little-endian, as the device
-  std::memcpy(&before, bytes_.data() + to, size);
-  const uint64_t after = before + value;
-  std::memcpy(bytes_.data() + to, &after, size);
-  return before;
 }
 
 }  // namespace chorus::device

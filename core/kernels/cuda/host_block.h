@@ -1,54 +1,22 @@
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <map>
+#include <random>
+#include <span>
 #include <string>
 #include <vector>
 
 #include <boost/context/fiber.hpp>
 
 #include "core/kernels/cuda/device_host.h"
+#include "core/kernels/cuda/host_clocks.h"
+#include "core/kernels/cuda/host_shared_memory.h"
+#include "core/kernels/cuda/host_wgmma.h"
 
 namespace chorus::device {
-
-// What was wrong; thrown out of a simulated thread.
-struct HostFault {
-  std::string message;
-};
-
-// Shared memory of one simulated block, and who touched which word of it since the last barrier.
-class HostSharedMemory {
- public:
-  explicit HostSharedMemory(int32_t size);
-
-  // Each throws HostFault. Addresses count from the block's shared memory.
-  void Read(SharedAddress from, void* to, int32_t size, int thread);
-  void Write(SharedAddress to, const void* from, int32_t size, int thread);
-  // From here until Write by the same thread nobody may touch it.
-  void BeginCopy(SharedAddress to, int32_t size, int thread);
-  // Adds to an integer of `size` bytes, 4 or 8, and returns what it was. Until the next barrier
-  // only Add may touch it.
-  uint64_t Add(SharedAddress to, uint64_t value, int32_t size);
-  void NextEpoch() { ++epoch_; }
-
- private:
-  static constexpr int kNobody = -1, kMany = -2;  // kMany writers: Add
-  // Of four bytes.
-  struct Word {
-    int writer = kNobody, reader = kNobody;
-    int64_t write_epoch = -1, read_epoch = -1;
-    bool is_written = false, is_in_flight = false;
-  };
-
-  void CheckRange(SharedAddress at, int32_t size) const;
-  void NoteWrite(SharedAddress to, int32_t size, int thread, bool begins_copy);
-
-  std::vector<uint8_t> bytes_;
-  std::vector<Word> words_;
-  int64_t epoch_ = 0;
-};
 
 // One thread block whose threads are fibers of the calling thread.
 class HostBlock {
@@ -64,10 +32,13 @@ class HostBlock {
   HostSharedMemory& shared() { return shared_; }
 
   void Barrier();
-  // Meets with the other lanes of the warp; the last to come runs `collect` on all lanes' arguments
-  // (what the lane passed), in lane order. REQUIRES: the same `collect` in all lanes.
-  using Collect = void (*)(const std::array<void*, kWarpSize>& lanes);
+  // Meets with the other threads of the warp, or of the warpgroup; the last to come runs `collect`
+  // on all threads' arguments (what each passed), in their order. REQUIRES: the same `collect` in
+  // all of them.
+  using Collect = void (*)(std::span<void* const> arguments);
   void MeetWarp(Collect collect, void* arguments);
+  void MeetWarpgroup(Collect collect, void* arguments);
+  HostWgmma& wgmma() { return wgmmas_[running_ / kWarpgroupSize]; }
 
   struct Copy {
     SharedAddress to;
@@ -78,21 +49,59 @@ class HostBlock {
   void WaitForCopies(int num_pending);
   void CheckGlobal(const void* address, int64_t size, bool is_write) const;
 
+  void FenceAsyncProxy() { clocks_.Fence(running_); }
+
+  // Barriers in shared memory, of 8 bytes each: a phase ends when `count` threads have arrived and
+  // as many bytes have come as were expected.
+  void InitMbarrier(SharedAddress at, int count);
+  void Arrive(SharedAddress at, int64_t expected_bytes);
+  // One arrival once all copies so far of the thread, committed or not, have landed.
+  void ArriveAfterCopies(SharedAddress at);
+  void WaitForPhase(SharedAddress at, int parity);
+  // Copies that count as bytes of the barrier's phase.
+  void AddBulkCopy(std::vector<Copy> copies, SharedAddress barrier);
+
  private:
+  static constexpr int kMaxMbarriers = 64;
+  struct Mbarrier {
+    int count = 0;
+    int num_pending = 0;
+    int64_t bytes = 0;  // expected and not come
+    int phase = 0;
+    int copy_unit = 0;                   // agent of the bulk copies that it counts
+    HostClocks::Knowledge open, closed;  // released in this phase / before it
+  };
   struct Thread {
     boost::context::fiber fiber;
     std::vector<Copy> open_copies;
     std::deque<std::vector<Copy>> groups;  // committed, oldest first
     bool is_ended = false;
     bool is_waiting = false;
+    const Mbarrier* waits_for = nullptr;
   };
-  struct Warp {
-    std::array<void*, kWarpSize> arguments{};
+  struct Meeting {
+    std::vector<void*> arguments;
     Collect collect = nullptr;
     int num_arrived = 0;
   };
+  // Copies that land by themselves, and then arrive at a barrier.
+  struct Landing {
+    std::vector<Copy> copies;
+    Mbarrier* barrier;
+    bool is_bulk;
+    HostClocks::Knowledge released;
+  };
 
-  // Gives control back to Run until somebody calls Wake.
+  void Meet(Meeting& meeting, int size, Collect collect, void* arguments);
+  Mbarrier& MbarrierAt(SharedAddress at);
+  void CheckPhase(Mbarrier& barrier);
+  // Lands what is under way, in random order; returns whether there was any. Called when no thread
+  // can go on, so that nobody sees a copy early.
+  bool LandCopies(std::mt19937& random);
+  void Land(const Landing& landing);
+  void CheckEnd() const;
+
+  // Gives control back to Run until somebody clears is_waiting.
   void Wait();
   void StartThreads(const std::function<void()>& thread);
   // Returns whether any thread ran.
@@ -101,9 +110,13 @@ class HostBlock {
 
   const HostLaunch& launch_;
   const int block_x_, block_y_;
+  HostClocks clocks_;
   HostSharedMemory shared_;
   std::vector<Thread> threads_;
-  std::vector<Warp> warps_;
+  std::vector<Meeting> warps_, warpgroups_;
+  std::vector<HostWgmma> wgmmas_;  // by warpgroup
+  std::map<SharedAddress, Mbarrier> mbarriers_;
+  std::vector<Landing> landings_;
   boost::context::fiber scheduler_;
   int running_ = 0;
   int num_at_barrier_ = 0;

@@ -10,7 +10,7 @@ namespace chorus::device {
 template <class Kernel, class Launch>
 __global__ void __launch_bounds__(Kernel::kThreads)
     RunKernel(const __grid_constant__ Launch launch) {
-  extern __shared__ __align__(128) char shared[];
+  extern __shared__ __align__(1024) char shared[];
   Kernel::Run(launch, static_cast<SharedAddress>(__cvta_generic_to_shared(shared)));
 }
 

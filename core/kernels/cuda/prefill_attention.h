@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "core/kernels/cuda/attention_launch.h"
+#include "core/kernels/cuda/key_cursor.h"
 #include "core/kernels/cuda/warp_attention.h"
 
 namespace chorus::device {
@@ -19,18 +20,13 @@ template <class Element, int kHeadDim>
 struct PrefillAttention {
   static constexpr int kThreads = 128;
   static constexpr int kTileQueries = 64;
+  static constexpr int kKeyBlock = device::kKeyBlock;
   static constexpr int kQueryBytes = kTileQueries * kHeadDim * 2;
   static constexpr int kBlockBytes = kKeyBlock * kHeadDim * 2;
   static constexpr int kSharedBytes = kQueryBytes + kNumStages * 2 * kBlockBytes;
   using Launch = AttentionLaunch<Element>;
   using Warp = WarpAttention<Element, kHeadDim, kKeyBlock / 8>;
-
-  // The block of keys that comes next.
-  struct Cursor {
-    int span;   // index into spans; at tile.span_end: no more
-    int begin;  // its first key
-    KeySpan at;
-  };
+  using Cursor = KeyCursor<kKeyBlock>;
 
   CHORUS_DEVICE static void Run(const Launch& launch, SharedAddress shared) {
     const Tile tile = LoadGlobal(launch.tiles + BlockX());
@@ -39,7 +35,7 @@ struct PrefillAttention {
     Warp queries;
     queries.Start(LastKeysOf(launch, tile, warp * 16 + lane / 4));
 
-    Cursor copied = Begin(launch, tile);
+    Cursor copied = Cursor::Begin(launch, tile);
     if (copied.span < tile.span_end) {
       CopyQueries<Element, kHeadDim, kThreads>(launch, tile, kv_head, kTileQueries, shared);
       CopyBlock(launch, tile, kv_head, copied, shared, 0);
@@ -47,7 +43,7 @@ struct PrefillAttention {
     CopyAsyncCommit();
     Cursor now = copied;
     for (int stage = 0; now.span < tile.span_end; stage ^= 1) {
-      Advance(launch, tile, copied);
+      copied.Advance(launch, tile);
       if (copied.span < tile.span_end) {
         CopyBlock(launch, tile, kv_head, copied, shared, stage ^ 1);
       }
@@ -58,31 +54,13 @@ struct PrefillAttention {
         queries.LoadQueries(shared, warp * 16, lane);
       }
       const SharedAddress keys = KeysAt(shared, stage);
-      const bool is_full = now.at.full_begin <= now.begin && now.begin < now.at.full_end;
-      queries.Add(keys, keys + kBlockBytes, /*row=*/0, now.begin, now.at.end, is_full,
+      queries.Add(keys, keys + kBlockBytes, /*row=*/0, now.begin, now.at.end, now.IsFull(),
                   launch.softmax_scale * kLog2E, lane);
       SyncThreads();  // before the next copy overwrites what was read here
       now = copied;
     }
     CopyAsyncWait<0>();
-    Write(launch, tile, kv_head, warp, lane, queries);
-  }
-
-  CHORUS_DEVICE static Cursor Begin(const Launch& launch, const Tile& tile) {
-    Cursor cursor{tile.span_begin, 0, {}};
-    if (cursor.span < tile.span_end) {
-      cursor.at = LoadGlobal(launch.spans + cursor.span);
-      cursor.begin = cursor.at.begin;
-    }
-    return cursor;
-  }
-
-  CHORUS_DEVICE static void Advance(const Launch& launch, const Tile& tile, Cursor& cursor) {
-    cursor.begin += kKeyBlock;
-    if (cursor.begin < cursor.at.end) return;
-    if (++cursor.span == tile.span_end) return;
-    cursor.at = LoadGlobal(launch.spans + cursor.span);
-    cursor.begin = cursor.at.begin;
+    WriteQueries(launch, tile, kv_head, warp * 16, lane, queries.values, queries.softmax);
   }
 
   CHORUS_DEVICE static SharedAddress KeysAt(SharedAddress shared, int stage) {
@@ -94,31 +72,6 @@ struct PrefillAttention {
     const SharedAddress keys = KeysAt(shared, stage);
     CopyKeys<Element, kHeadDim, kThreads>(launch, tile, kv_head, cursor.begin, cursor.at.end, keys,
                                           keys + kBlockBytes);
-  }
-
-  CHORUS_DEVICE static void Write(const Launch& launch, const Tile& tile, int kv_head, int warp,
-                                  int lane, const Warp& queries) {
-    const int heads = launch.heads_per_kv_head;
-    const int num_queries = (tile.row_end - tile.row_begin) * heads;
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const float sum = SumOfQuad(queries.softmax.sum[half]);
-      const int query = warp * 16 + lane / 4 + half * 8;
-      if (query >= num_queries) continue;
-      const float factor = sum > 0.0f ? 1.0f / sum : 0.0f;
-      const int64_t row = tile.row_begin + query / heads;
-      const int64_t row_head = row * launch.num_heads + kv_head * heads + query % heads;
-      Element* out = launch.out + row_head * kHeadDim + 2 * (lane & 3);
-#pragma unroll
-      for (int d = 0; d < Warp::kDimTiles; ++d) {
-        StoreGlobalPair(out + 8 * d, PackPair<Element>(queries.values[d][2 * half] * factor,
-                                                       queries.values[d][2 * half + 1] * factor));
-      }
-      if (launch.log_sum_exp != nullptr && (lane & 3) == 0) {
-        const float log_sum = (queries.softmax.max[half] + Log2(sum)) * kLn2;
-        StoreGlobal(launch.log_sum_exp + row_head, sum > 0.0f ? log_sum : MinusInfinity());
-      }
-    }
   }
 };
 

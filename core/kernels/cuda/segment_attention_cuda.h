@@ -11,16 +11,23 @@ namespace chorus {
 // Whether the kernels take this shape: head_dim 64 or 128, at most 16 heads a kv head.
 bool CudaAttentionTakes(const AttentionShape& shape);
 
+// Which kernel a device gets for the rows of prefixes and segments: mma.sync (compute
+// capability 8.0 and later), or wgmma and tensor copies (9.0).
+enum class CudaAttentionKind { kAmpere, kHopper };
+cudaError_t FindCudaAttentionKind(int device, CudaAttentionKind& kind);
+
 // How `own` and `fused` are to be cut. REQUIRES: CudaAttentionTakes(shape).
-TileShape CudaOwnTileShape(const AttentionShape& shape);
+TileShape CudaOwnTileShape(const AttentionShape& shape, CudaAttentionKind kind);
 TileShape CudaFusedTileShape(const AttentionShape& shape);
 
 int64_t AttentionWorkspaceFloats(const AttentionShape& shape, int32_t num_spans);
 
 // Starts the kernels on `stream`, at most three. A row's result depends on its own intervals,
 // slots and kind only, bit for bit. No allocation and no waiting, so it can be captured in a graph.
-// REQUIRES: CudaAttentionTakes(args.shape); no layer window.
-cudaError_t LaunchSegmentAttention(const DeviceAttentionArgs& args, cudaStream_t stream);
+// REQUIRES: CudaAttentionTakes(args.shape); no layer window; `own` was cut for `kind`, and kHopper
+// is the kind of the stream's device.
+cudaError_t LaunchSegmentAttention(const DeviceAttentionArgs& args, CudaAttentionKind kind,
+                                   cudaStream_t stream);
 
 // What the kernels above do not take: any even head_dim up to 256, any number of heads a kv head,
 // layers with a window. Slow: keys one after the other, no tensor cores.

@@ -1,0 +1,94 @@
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+
+#include <cuda.h>
+
+#include "core/kernels/cuda/hopper_attention.h"
+#include "core/kernels/cuda/launch.cuh"
+#include "core/kernels/cuda/start_hopper.h"
+
+namespace chorus::device {
+namespace {
+
+// The driver's function, found at run time: linking to the driver's library would keep the binary
+// from starting where there is none. Null if the driver is too old.
+decltype(&cuTensorMapEncodeTiled) FindEncode() {
+  constexpr unsigned int kVersion = 12000;  // the first that has it
+  void* function = nullptr;
+  cudaDriverEntryPointQueryResult result;
+  const cudaError_t error = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function,
+                                                             kVersion, cudaEnableDefault, &result);
+  if (error != cudaSuccess || result != cudaDriverEntryPointSuccess) return nullptr;
+  return reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(function);
+}
+
+template <class Element>
+constexpr CUtensorMapDataType kDataType = CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
+template <>
+constexpr CUtensorMapDataType kDataType<Float16> = CU_TENSOR_MAP_DATA_TYPE_FLOAT16;
+
+// Of k or v, [slots, num_kv_heads, head_dim]. The number of slots is left open: boxes hold slots of
+// the table only. Returns whether it was made.
+template <class Element, int kHeadDim>
+bool MakeMap(const Element* data, int32_t num_kv_heads, TensorMap& map) {
+  static const auto encode = FindEncode();
+  if (encode == nullptr) return false;
+  const cuuint64_t head_bytes = kHeadDim * sizeof(Element);
+  const cuuint64_t extents[] = {kHeadDim, static_cast<cuuint64_t>(num_kv_heads),
+                                std::numeric_limits<int32_t>::max()};
+  const cuuint64_t strides[] = {head_bytes, head_bytes * num_kv_heads};
+  const cuuint32_t box[] = {64, 1, kHopperBoxRows};
+  const cuuint32_t steps[] = {1, 1, 1};
+  return encode(&map, kDataType<Element>, 3, const_cast<Element*>(data), extents, strides, box,
+                steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
+}
+
+// More tiles a block hide more of the latency at their begins; fewer spread the work better. Eight
+// blocks a processor, one after the other, leave it idle for a sixteenth of the time at the end. No
+// row's result depends on it.
+cudaError_t ChooseTilesPerBlock(int32_t num_tiles, int32_t num_kv_heads, int32_t& tiles) {
+  constexpr int64_t kBlocksPerProcessor = 8, kMost = 4;
+  int device = 0, num_processors = 0;
+  cudaError_t error = cudaGetDevice(&device);
+  if (error != cudaSuccess) return error;
+  error = cudaDeviceGetAttribute(&num_processors, cudaDevAttrMultiProcessorCount, device);
+  if (error != cudaSuccess) return error;
+  const int64_t all = int64_t{num_tiles} * num_kv_heads / (num_processors * kBlocksPerProcessor);
+  tiles = static_cast<int32_t>(std::clamp<int64_t>(all, 1, kMost));
+  return cudaSuccess;
+}
+
+}  // namespace
+
+template <class Element, int kHeadDim>
+cudaError_t StartHopperAttention(const AttentionLaunch<Element>& launch, int32_t num_tiles,
+                                 cudaStream_t stream) {
+  if (num_tiles == 0) return cudaSuccess;
+  HopperLaunch<Element> hopper;
+  static_cast<AttentionLaunch<Element>&>(hopper) = launch;
+  hopper.num_tiles = num_tiles;
+  if (const cudaError_t error =
+          ChooseTilesPerBlock(num_tiles, launch.num_kv_heads, hopper.tiles_per_block);
+      error != cudaSuccess) {
+    return error;
+  }
+  hopper.has_maps = MakeMap<Element, kHeadDim>(launch.k, launch.num_kv_heads, hopper.k_map) &&
+                    MakeMap<Element, kHeadDim>(launch.v, launch.num_kv_heads, hopper.v_map);
+  const int32_t num_blocks = (num_tiles + hopper.tiles_per_block - 1) / hopper.tiles_per_block;
+  return Start<HopperAttention<Element, kHeadDim>>(hopper, dim3(num_blocks, launch.num_kv_heads),
+                                                   stream);
+}
+
+template cudaError_t StartHopperAttention<BFloat16, 64>(const AttentionLaunch<BFloat16>&, int32_t,
+                                                        cudaStream_t);
+template cudaError_t StartHopperAttention<BFloat16, 128>(const AttentionLaunch<BFloat16>&, int32_t,
+                                                         cudaStream_t);
+template cudaError_t StartHopperAttention<Float16, 64>(const AttentionLaunch<Float16>&, int32_t,
+                                                       cudaStream_t);
+template cudaError_t StartHopperAttention<Float16, 128>(const AttentionLaunch<Float16>&, int32_t,
+                                                        cudaStream_t);
+
+}  // namespace chorus::device

@@ -1,0 +1,16 @@
+#pragma once
+
+#include <cstdint>
+
+#include <cuda_runtime_api.h>
+
+#include "core/kernels/cuda/attention_launch.h"
+
+namespace chorus::device {
+
+// Starts HopperAttention on a device of compute capability 9.0. Tiles are cut by its own shape.
+template <class Element, int kHeadDim>
+cudaError_t StartHopperAttention(const AttentionLaunch<Element>& launch, int32_t num_tiles,
+                                 cudaStream_t stream);
+
+}  // namespace chorus::device

@@ -1,0 +1,33 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+#include "core/model/torch_model_runner.h"
+
+namespace chorus::bench {
+
+struct BenchRunnerOptions {
+  int64_t kv_cache_bytes = 0;
+  int32_t max_step_rows = 0;
+  bool has_graphs = true;
+};
+
+// A model that is loaded once and gives runners. Outlives them.
+struct BenchModel {
+  std::function<absl::StatusOr<std::unique_ptr<ModelRunner>>(const BenchRunnerOptions&)>
+      create_runner;
+  bool takes_graphs = false;          // else has_graphs means nothing
+  std::vector<std::string> warnings;  // of loading
+};
+
+// `device`: "cuda:0", "cuda:1", ... or "cpu". Errors as the loaders', and INVALID_ARGUMENT for
+// another device.
+absl::StatusOr<BenchModel> LoadBenchModel(const std::string& device, const ModelOptions& options);
+
+}  // namespace chorus::bench
