@@ -368,6 +368,21 @@ TEST(DeviceAttentionTest, ManyRowsOverManyBlocks) {
              Tolerance<Float16>());
 }
 
+// Rows 30 to 41 stand in a tile whose keys fill half a block, or in one that reaches further.
+TEST(DeviceAttentionTest, ARowIsTheSameInAShortTileAndInALongOne) {
+  Step<Float16> step =
+      OneRun<Float16, 128>({3, 1}, 100, {{0, 100, false}}, 0, 100, /*is_fused=*/false);
+  Step<Float16> split = step;
+  AttentionRun lower = step.own.runs[0], upper = lower;
+  lower.row_end = upper.row_begin = upper.query_begin = 30;
+  split.own.runs = {lower, upper};
+  const Result whole = HostStep<Float16, 128, HopperAttention>(step).Run();
+  const Result parts = HostStep<Float16, 128, HopperAttention>(split).Run();
+  ExpectNear(whole, RunReference(step), Tolerance<Float16>());
+  EXPECT_TRUE(SameBits(parts.out, whole.out));
+  EXPECT_TRUE(SameBits(parts.log_sum_exp, whole.log_sum_exp));
+}
+
 TEST(DeviceAttentionTest, ARowWithoutKeysIsZeroWithMinusInfinity) {
   for (bool is_fused : {false, true}) {
     for (const std::vector<KeyInterval>& intervals :
