@@ -5,7 +5,7 @@ kernels use the tensor cores by HGMMA and the tensor memory unit by UTMALDG. Pri
     .venv/bin/python tests/kernels/sass_test.py LIBRARY
 
 LIBRARY: what CMake builds as chorus_cuda_kernels. The disassemblers come from PyPI
-(scripts/requirements-cuda.txt).
+(scripts/requirements-cuda-tools.txt).
 """
 import argparse
 import os
