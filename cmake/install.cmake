@@ -8,7 +8,7 @@ option(CHORUS_INSTALL_CUDA "Install LibTorch's CUDA libraries too (a torch wheel
 
 install(TARGETS chorus-server chorus RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 set_target_properties(chorus-server PROPERTIES INSTALL_RPATH "$ORIGIN/../lib")
-if(TARGET chorus_cuda AND TARGET chorus_device_model)
+if(TARGET chorus_cuda)
   install(TARGETS chorus_cuda LIBRARY DESTINATION lib)
 endif()
 install(FILES ${CHORUS_ROOT}/LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})

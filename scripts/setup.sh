@@ -86,9 +86,9 @@ install_lm_eval() {
 install_cuda_tools() {
   [[ -x /usr/local/cuda/bin/nvcc ]] || command -v nvcc >/dev/null || return 0
   local stamp=.venv/chorus-cuda-tools.sha256 want
-  want="$(sha256sum <scripts/requirements-cuda.txt)"
+  want="$(sha256sum <scripts/requirements-cuda-tools.txt)"
   [[ -f "${stamp}" && "$(cat "${stamp}")" == "${want}" ]] && return
-  .venv/bin/python -m pip install --disable-pip-version-check -q --no-deps -r scripts/requirements-cuda.txt
+  .venv/bin/python -m pip install --disable-pip-version-check -q --no-deps -r scripts/requirements-cuda-tools.txt
   printf '%s' "${want}" >"${stamp}"
 }
 

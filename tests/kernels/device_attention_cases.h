@@ -250,6 +250,20 @@ TYPED_TEST_P(DeviceAttentionTest, ManyRowsOverManyBlocks) {
              OutputTolerance<Float16>());
 }
 
+// Rows 30 to 41 stand in a tile whose keys fill half a block, or in one that reaches further.
+TYPED_TEST_P(DeviceAttentionTest, ARowIsTheSameInAShortTileAndInALongOne) {
+  const Step<Float16> step =
+      OneRun<Float16, 128>({3, 1}, 100, {{0, 100, false}}, 0, 100, /*is_fused=*/false);
+  Step<Float16> split = step;
+  AttentionRun lower = step.own.runs[0], upper = lower;
+  lower.row_end = upper.row_begin = upper.query_begin = 30;
+  split.own.runs = {lower, upper};
+  const Result whole = TypeParam::template Run<Float16, 128>(step, 1);
+  const Result parts = TypeParam::template Run<Float16, 128>(split, 1);
+  EXPECT_TRUE(SameBits(parts.out, whole.out));
+  EXPECT_TRUE(SameBits(parts.log_sum_exp, whole.log_sum_exp));
+}
+
 TYPED_TEST_P(DeviceAttentionTest, ARowWithoutKeysIsZeroWithMinusInfinity) {
   for (bool is_fused : {false, true}) {
     for (const std::vector<KeyInterval>& intervals :
@@ -275,7 +289,7 @@ TYPED_TEST_P(DeviceAttentionTest, HugeLogitsDoNotOverflow) {
 
 REGISTER_TYPED_TEST_SUITE_P(DeviceAttentionTest, EqualsTheReferenceOnFuzzedSteps,
                             ARowIsTheSameBitForBitInEveryBatch, LongRowsOverManySpansAndBlocks,
-                            ManyRowsOverManyBlocks, ARowWithoutKeysIsZeroWithMinusInfinity,
-                            HugeLogitsDoNotOverflow);
+                            ManyRowsOverManyBlocks, ARowIsTheSameInAShortTileAndInALongOne,
+                            ARowWithoutKeysIsZeroWithMinusInfinity, HugeLogitsDoNotOverflow);
 
 }  // namespace chorus::device

@@ -5,7 +5,7 @@ kernels use the tensor cores by HGMMA and the tensor memory unit by UTMALDG. Pri
     .venv/bin/python tests/kernels/sass_test.py LIBRARY
 
 LIBRARY: what CMake builds as chorus_cuda_kernels. The disassemblers come from PyPI
-(scripts/requirements-cuda.txt).
+(scripts/requirements-cuda-tools.txt).
 """
 import argparse
 import os
@@ -17,9 +17,9 @@ import sysconfig
 
 ARCHITECTURE = "sm_90a"
 HOPPER = "HopperAttention<"
-# Two products of 64 x 128 weights: the steps of 16 along the head, before the loop and in it, and
-# those of 16 keys, in the loop and after it.
-HOPPER_KERNELS = {(element, head_dim): 2 * (head_dim // 16) + 2 * (128 // 16)
+# Of blocks of 64 and of 128 keys: for logits the steps of 16 along the head, before the loop and in it;
+# for values those along the keys, in the loop and after it.
+HOPPER_KERNELS = {(element, head_dim): sum(2 * (head_dim // 16) + 2 * (keys // 16) for keys in (64, 128))
                   for element in ("BFloat16", "Float16") for head_dim in (64, 128)}
 
 

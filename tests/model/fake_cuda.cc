@@ -68,10 +68,13 @@ using fake_cuda::Global;
 
 // Kernels are not tested here.
 bool CudaAttentionTakes(const AttentionShape&) { return true; }
-TileShape CudaOwnTileShape(const AttentionShape&) { return {}; }
+cudaError_t FindCudaAttentionKind(int, CudaAttentionKind&) { return cudaSuccess; }
+TileShape CudaOwnTileShape(const AttentionShape&, CudaAttentionKind) { return {}; }
 TileShape CudaFusedTileShape(const AttentionShape&) { return {}; }
 int64_t AttentionWorkspaceFloats(const AttentionShape&, int32_t) { return 0; }
-cudaError_t LaunchSegmentAttention(const DeviceAttentionArgs&, cudaStream_t) { return cudaSuccess; }
+cudaError_t LaunchSegmentAttention(const DeviceAttentionArgs&, CudaAttentionKind, cudaStream_t) {
+  return cudaSuccess;
+}
 bool CudaPlainAttentionTakes(const AttentionShape&) { return true; }
 TileShape CudaPlainTileShape() { return {}; }
 cudaError_t LaunchPlainAttention(const DeviceAttentionArgs&, const DeviceTiles&, cudaStream_t) {

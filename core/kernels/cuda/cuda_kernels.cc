@@ -36,7 +36,7 @@ bool CudaKernels::TakesShape(const AttentionShape& shape) const {
 }
 
 TileShape CudaKernels::OwnTileShape(const AttentionShape& shape) const {
-  return CudaOwnTileShape(shape);
+  return CudaOwnTileShape(shape, kind_);
 }
 
 TileShape CudaKernels::FusedTileShape(const AttentionShape& shape) const {
@@ -50,7 +50,7 @@ int64_t CudaKernels::AttentionWorkspaceFloats(const AttentionShape& shape,
 
 absl::Status CudaKernels::SegmentAttention(const DeviceAttentionArgs& args) {
   return Start(device_index_, "the kernel of segment attention",
-               [&] { return LaunchSegmentAttention(args, stream_); });
+               [&] { return LaunchSegmentAttention(args, kind_, stream_); });
 }
 
 absl::Status CudaKernels::AddRmsNorm(DeviceType type, float* residual, const void* delta,

@@ -7,6 +7,7 @@
 #include "absl/status/status.h"
 
 #include "core/kernels/cuda/device_kernels.h"
+#include "core/kernels/cuda/segment_attention_cuda.h"
 
 namespace chorus {
 
@@ -18,8 +19,9 @@ absl::Status CudaStatus(cudaError_t error, const char* what);
 // The kernels on one stream of one CUDA device. Used by one thread; the stream outlives it.
 class CudaKernels : public DeviceKernels {
  public:
-  CudaKernels(int32_t device_index, cudaStream_t stream)
-      : device_index_(device_index), stream_(stream) {}
+  // `kind`: the device's, by FindCudaAttentionKind.
+  CudaKernels(int32_t device_index, CudaAttentionKind kind, cudaStream_t stream)
+      : device_index_(device_index), kind_(kind), stream_(stream) {}
 
   bool TakesShape(const AttentionShape& shape) const override;
   TileShape OwnTileShape(const AttentionShape& shape) const override;
@@ -52,6 +54,7 @@ class CudaKernels : public DeviceKernels {
 
  private:
   const int32_t device_index_;
+  const CudaAttentionKind kind_;
   const cudaStream_t stream_;
 };
 

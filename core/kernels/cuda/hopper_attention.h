@@ -68,7 +68,7 @@ struct HopperAttention {
 
   static constexpr int kPieces = kHeadDim / 8;  // 16-byte pieces of a row
   static constexpr int kSteps = kHeadDim / 16;  // of a wgmma along the head's dims
-  static constexpr int kKeySteps = kKeyBlock / 16;
+  static constexpr int kShortKeys = 64;
   static constexpr int kQueryBytes = kTileQueries * kHeadDim * 2;
   static constexpr int kBlockBytes = kKeyBlock * kHeadDim * 2;
   static constexpr int kBarriersAt = kQueryBytes + 2 * kStages * kBlockBytes;
@@ -232,11 +232,15 @@ struct HopperAttention {
   }
 
   // What a thread of a consumer warpgroup holds of its 64 queries.
-  struct Consumer {
-    float logits[kKeyBlock / 8][4];
+  struct Output {
     float values[kHeadDim / 8][4];
-    uint32_t weights[kKeySteps][4];
     OnlineSoftmax softmax;
+  };
+  // And of the block in work, or its first 8 kKeyTiles keys: logits, which become weights.
+  template <int kKeyTiles>
+  struct Weights {
+    float logits[kKeyTiles][4];
+    uint32_t packed[kKeyTiles / 2][4];
 
     CHORUS_DEVICE void StartLogits(const Shared& shared, int first_query, int i) {
 #pragma unroll
@@ -247,23 +251,29 @@ struct HopperAttention {
       WgmmaCommit();
     }
 
-    CHORUS_DEVICE void StartValues(const Shared& shared, int i) {
+    CHORUS_DEVICE void StartValues(const Shared& shared, int i, Output& output) const {
 #pragma unroll
-      for (int step = 0; step < kKeySteps; ++step) {
-        WgmmaRegisters<Element>(values, weights[step], Keys::MnMajor(shared.values.Block(i), step),
-                                true);
+      for (int step = 0; step < kKeyTiles / 2; ++step) {
+        WgmmaRegisters<Element>(output.values, packed[step],
+                                Keys::MnMajor(shared.values.Block(i), step), true);
       }
       WgmmaCommit();
     }
 
+    CHORUS_DEVICE void Update(const Cursor& cursor, const LastKeys& last, float scale, int lane,
+                              OnlineSoftmax& softmax, float (&corrections)[2]) {
+      if (!cursor.IsFull()) HideKeys(logits, last, cursor.begin, cursor.at.end, lane);
+      UpdateSoftmax(logits, scale, softmax, corrections);
+    }
+
     // The keys' columns of D are those of A.
-    CHORUS_DEVICE void PackWeights() {
+    CHORUS_DEVICE void Pack() {
 #pragma unroll
-      for (int step = 0; step < kKeySteps; ++step) {
+      for (int step = 0; step < kKeyTiles / 2; ++step) {
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
           const float(&tile)[4] = logits[2 * step + i / 2];
-          weights[step][i] = PackPair<Element>(tile[i % 2 * 2], tile[i % 2 * 2 + 1]);
+          packed[step][i] = PackPair<Element>(tile[i % 2 * 2], tile[i % 2 * 2 + 1]);
         }
       }
     }
@@ -281,59 +291,75 @@ struct HopperAttention {
                                         const Shared& shared, Progress& done) {
     const int thread = ThreadIndex() - kProducers, lane = thread % kWarpSize;
     const int warp_query = thread / kWarpSize * 16;
-    Consumer queries;
-    Clear(queries.values);
-    queries.softmax = {{MinusInfinity(), MinusInfinity()}, {0.0f, 0.0f}};
-    const Cursor cursor = Cursor::Begin(launch, tile);
-    if (cursor.span < tile.span_end) {
-      AddBlocks(launch, tile, cursor, shared, done, queries);
+    Output output;
+    Clear(output.values);
+    output.softmax = {{MinusInfinity(), MinusInfinity()}, {0.0f, 0.0f}};
+    if (tile.span_begin < tile.span_end) {
+      if (IsShort(launch, tile)) {
+        AddBlocks<kShortKeys / 8>(launch, tile, shared, done, output);
+      } else {
+        AddBlocks<kKeyBlock / 8>(launch, tile, shared, done, output);
+      }
       ++done.tile;
     }
-    WriteQueries(launch, tile, kv_head, warp_query, lane, queries.values, queries.softmax);
+    WriteQueries(launch, tile, kv_head, warp_query, lane, output.values, output.softmax);
+  }
+
+  // Whether no block of the tile has keys past its first half, as with short segments. Then that
+  // half is not computed. Its weights would be zeros: a row's bits are the same.
+  CHORUS_DEVICE static bool IsShort(const Launch& launch, const Tile& tile) {
+    for (int i = tile.span_begin; i < tile.span_end; ++i) {
+      const KeySpan span = LoadGlobal(launch.spans + i);
+      if (span.end - span.begin > kShortKeys) return false;
+    }
+    return true;
   }
 
   // All blocks of a tile, of which there is at least one.
-  CHORUS_DEVICE static void AddBlocks(const Launch& launch, const Tile& tile, Cursor cursor,
-                                      const Shared& shared, Progress& done, Consumer& queries) {
+  template <int kKeyTiles>
+  CHORUS_DEVICE static void AddBlocks(const Launch& launch, const Tile& tile, const Shared& shared,
+                                      Progress& done, Output& output) {
     const int thread = ThreadIndex() - kProducers, lane = thread % kWarpSize;
     const int warpgroup_query = thread / kWarpgroupSize * 64;
     const LastKeys last = LastKeysOf(launch, tile, thread / kWarpSize * 16 + lane / 4);
     const float scale = launch.softmax_scale * kLog2E;
+    Cursor cursor = Cursor::Begin(launch, tile);
+    Weights<kKeyTiles> weights;
     float corrections[2];
     int i = done.block;
     WaitForPhase(shared.queries_full, done.tile & 1);
     shared.keys.WaitFull(i);
     BeforeWgmma();
-    queries.StartLogits(shared, warpgroup_query, i);
+    weights.StartLogits(shared, warpgroup_query, i);
     WgmmaWait<0>();
-    WgmmaResult(queries.logits);
+    WgmmaResult(weights.logits);
     ArriveOfWarp(shared.keys.Empty(i), lane);
-    UpdateWeights(cursor, last, scale, lane, queries, corrections);
-    queries.PackWeights();
+    weights.Update(cursor, last, scale, lane, output.softmax, corrections);
+    weights.Pack();
     for (cursor.Advance(launch, tile); cursor.span < tile.span_end; cursor.Advance(launch, tile)) {
       // Copies are in order: values i came before keys i + 1.
       shared.keys.WaitFull(i + 1);
       shared.values.WaitFull(i);
       BeforeWgmma();
-      queries.StartLogits(shared, warpgroup_query, i + 1);
-      queries.StartValues(shared, i);
+      weights.StartLogits(shared, warpgroup_query, i + 1);
+      weights.StartValues(shared, i, output);
       WgmmaWait<1>();
-      WgmmaResult(queries.logits);
+      WgmmaResult(weights.logits);
       ArriveOfWarp(shared.keys.Empty(i + 1), lane);
-      UpdateWeights(cursor, last, scale, lane, queries, corrections);
+      weights.Update(cursor, last, scale, lane, output.softmax, corrections);
       WgmmaWait<0>();
-      WgmmaResult(queries.values);
+      WgmmaResult(output.values);
       ArriveOfWarp(shared.values.Empty(i), lane);
-      Rescale(queries.values, corrections);
-      queries.PackWeights();
+      Rescale(output.values, corrections);
+      weights.Pack();
       ++i;
     }
     ArriveOfWarp(shared.queries_empty, lane);
     shared.values.WaitFull(i);
     BeforeWgmma();
-    queries.StartValues(shared, i);
+    weights.StartValues(shared, i, output);
     WgmmaWait<0>();
-    WgmmaResult(queries.values);
+    WgmmaResult(output.values);
     ArriveOfWarp(shared.values.Empty(i), lane);
     done.block = i + 1;
   }
@@ -342,12 +368,6 @@ struct HopperAttention {
   CHORUS_DEVICE static void BeforeWgmma() {
     FenceAsyncProxy();
     WgmmaFence();
-  }
-
-  CHORUS_DEVICE static void UpdateWeights(const Cursor& cursor, const LastKeys& last, float scale,
-                                          int lane, Consumer& queries, float (&corrections)[2]) {
-    if (!cursor.IsFull()) HideKeys(queries.logits, last, cursor.begin, cursor.at.end, lane);
-    UpdateSoftmax(queries.logits, scale, queries.softmax, corrections);
   }
 
   // The warp has waited for the wgmma that read the stage.

@@ -106,11 +106,27 @@ struct WgmmaTypes<Float16> {
   static constexpr char kText[] = ".f16.f16";
 };
 
-// d = a b, plus d if is_added; 8 kTiles columns. What it reads and writes is not to be touched
+// d = a b, plus d if is_added; 64 or 128 columns. What it reads and writes is not to be touched
 // until waited for.
-template <class Element, int kTiles>
-CHORUS_DEVICE void WgmmaShared(float (&d)[kTiles][4], uint64_t a, uint64_t b, bool is_added) {
-  static_assert(kTiles == 16);
+template <class Element>
+CHORUS_DEVICE void WgmmaShared(float (&d)[8][4], uint64_t a, uint64_t b, bool is_added) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32%35 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, "
+      "%18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+      "%32, %33, p, 1, 1, 0, 0;\n}"
+      : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]), "+f"(d[1][0]), "+f"(d[1][1]),
+        "+f"(d[1][2]), "+f"(d[1][3]), "+f"(d[2][0]), "+f"(d[2][1]), "+f"(d[2][2]), "+f"(d[2][3]),
+        "+f"(d[3][0]), "+f"(d[3][1]), "+f"(d[3][2]), "+f"(d[3][3]), "+f"(d[4][0]), "+f"(d[4][1]),
+        "+f"(d[4][2]), "+f"(d[4][3]), "+f"(d[5][0]), "+f"(d[5][1]), "+f"(d[5][2]), "+f"(d[5][3]),
+        "+f"(d[6][0]), "+f"(d[6][1]), "+f"(d[6][2]), "+f"(d[6][3]), "+f"(d[7][0]), "+f"(d[7][1]),
+        "+f"(d[7][2]), "+f"(d[7][3])
+      : "l"(a), "l"(b), "r"(int{is_added}), "C"(WgmmaTypes<Element>::kText)
+      : "memory");
+}
+template <class Element>
+CHORUS_DEVICE void WgmmaShared(float (&d)[16][4], uint64_t a, uint64_t b, bool is_added) {
   asm volatile(
       "{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"
       "wgmma.mma_async.sync.aligned.m64n128k16.f32%67 "

@@ -87,13 +87,16 @@ absl::Status UploadBuffers::Upload(void* to, const void* from, int64_t num_bytes
 absl::StatusOr<std::unique_ptr<CudaStream>> CudaStream::Create(
     int32_t device_index, LinearAlgorithms* algorithms, std::unique_ptr<DeviceMemory> workspace) {
   CHORUS_RETURN_IF_ERROR(CudaStatus(cudaSetDevice(device_index), "cudaSetDevice"));
+  CudaAttentionKind kind = CudaAttentionKind::kAmpere;
+  CHORUS_RETURN_IF_ERROR(
+      CudaStatus(FindCudaAttentionKind(device_index, kind), "asking for the compute capability"));
   // It does not wait for the legacy default stream, on which torch's own work would go.
   cudaStream_t cuda_stream = nullptr;
   CHORUS_RETURN_IF_ERROR(CudaStatus(cudaStreamCreateWithFlags(&cuda_stream, cudaStreamNonBlocking),
                                     "cudaStreamCreate"));
   void* const workspace_data = workspace->data();
   std::unique_ptr<CudaStream> stream(
-      new CudaStream(device_index, cuda_stream, std::move(workspace)));
+      new CudaStream(device_index, kind, cuda_stream, std::move(workspace)));
   CHORUS_ASSIGN_OR_RETURN(stream->linear_,
                           CudaLinear::Create(algorithms, cuda_stream, workspace_data));
   CHORUS_ASSIGN_OR_RETURN(stream->uploads_, UploadBuffers::Create());

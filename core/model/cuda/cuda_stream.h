@@ -76,11 +76,12 @@ class CudaStream : public DeviceStream {
   absl::Status Launch(DeviceGraph& graph) override;
 
  private:
-  CudaStream(int32_t device_index, cudaStream_t stream, std::unique_ptr<DeviceMemory> workspace)
+  CudaStream(int32_t device_index, CudaAttentionKind kind, cudaStream_t stream,
+             std::unique_ptr<DeviceMemory> workspace)
       : device_index_(device_index),
         stream_(stream),
         workspace_(std::move(workspace)),
-        kernels_(device_index, stream) {}
+        kernels_(device_index, kind, stream) {}
 
   // CUDA's calls mean the thread's current device.
   absl::Status MakeCurrent() const;
