@@ -236,14 +236,14 @@ struct WideShuffle {
   uint64_t result;
 };
 
-void CollectWideShuffleXor(const Lanes& lanes) {
+void CollectWideShuffleXor(Lanes lanes) {
   for (int lane = 0; lane < kWarpSize; ++lane) {
     WideShuffle& shuffle = Of<WideShuffle>(lanes, lane);
     shuffle.result = Of<WideShuffle>(lanes, lane ^ shuffle.argument).value;
   }
 }
 
-void CollectShuffleUp(const Lanes& lanes) {
+void CollectShuffleUp(Lanes lanes) {
   for (int lane = 0; lane < kWarpSize; ++lane) {
     WideShuffle& shuffle = Of<WideShuffle>(lanes, lane);
     const int from = lane < shuffle.argument ? lane : lane - shuffle.argument;
