@@ -78,7 +78,8 @@ absl::Status DeviceGraphs::Record(int32_t max_rows, int64_t num_slots,
     DeviceStep step(bucket, traits_);
     step.Pack();
     const DeviceForwardArgs args = ArgsOf(step);
-    if (recorded_.empty()) {  // once for real, so that all kernels are there
+    // Once for real, so that whatever is loaded or chosen when first used is there.
+    if (recorded_.empty() || recorded_.back().bucket.num_rows != bucket.num_rows) {
       CHORUS_RETURN_IF_ERROR(stream.Upload(step_.data(), step.bytes().data(),
                                            static_cast<int64_t>(step.bytes().size())));
       CHORUS_RETURN_IF_ERROR(model_.Forward(args, stream));
