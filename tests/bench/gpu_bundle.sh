@@ -17,6 +17,7 @@ build=build/release
 limit_mib=64
 
 PROGRAMS=(chorus-server chorus gpu_model_bench gpu_attention_test gpu_elementwise_test)
+LIBRARIES=(libchorus_cuda.so libchorus_kernels_abi.so libchorus_kernels_abi_host.so)
 # Of the host: the loader and the runtimes under its Python, which may be newer than ours.
 HOST_LIBRARIES='^(linux-vdso|ld-linux|libc|libm|libdl|librt|libpthread|libutil|libstdc\+\+|libgcc_s)\.|^ld-linux'
 TORCH_LIBRARIES='^lib(torch|c10|gomp|cuda|cudart|cublas|cublasLt|cudnn|cupti|cufft|cufile|curand|cusolver|cusparse|nccl|nvrtc|nvJitLink|nvToolsExt|nvshmem)[._A-Za-z0-9-]*\.so'
@@ -26,7 +27,10 @@ for program in "${PROGRAMS[@]}"; do
   [[ -x "${build}/bin/${program}" ]] || { echo "error: ${build}/bin/${program} is not built: run scripts/build.sh" >&2; exit 1; }
   cp "${build}/bin/${program}" "${folder}/bin/"
 done
-cp "${build}"/lib/*.so "${folder}/lib/"
+for library in "${LIBRARIES[@]}"; do
+  [[ -f "${build}/lib/${library}" ]] || { echo "error: ${build}/lib/${library} is not built: run CHORUS_CUDA=1 scripts/build.sh" >&2; exit 1; }
+  cp "${build}/lib/${library}" "${folder}/lib/"
+done
 
 ldd "${folder}"/bin/* "${folder}"/lib/*.so 2>/dev/null | awk '$2 == "=>" && $3 ~ /^\// {print $1, $3}' | sort -u |
   while read -r name path; do

@@ -22,7 +22,9 @@
 #include "tests/bench/gpu_bench_runner.h"
 #include "tests/bench/gpu_model_load.h"
 
-ABSL_FLAG(std::string, device, "cuda:0", "cuda:N, or cpu");
+ABSL_FLAG(std::string, device, "cuda:0",
+          "cuda:N; host: the kernels on simulated thread blocks, for tiny models, and times mean "
+          "nothing; or cpu");
 ABSL_FLAG(
     std::string, model, "llama-3.2-3b",
     "a shape with random weights (smollm2-135m, llama-3.2-1b, llama-3.2-3b, llama-3.1-8b), or "
@@ -139,12 +141,14 @@ absl::StatusOr<Json> RunEngine(const BenchModel& model, const Tokenizer* tokeniz
                                bool has_graphs) {
   const int32_t max_step_rows = absl::GetFlag(FLAGS_max_step_rows);
   CHORUS_ASSIGN_OR_RETURN(const std::vector<int32_t> batches, Batches());
+  std::vector<std::string> warnings;
   const absl::Time begin = absl::Now();
   CHORUS_ASSIGN_OR_RETURN(
       std::unique_ptr<ModelRunner> runner,
       model.create_runner({.kv_cache_bytes = absl::GetFlag(FLAGS_kv_cache_mebibytes) << 20,
                            .max_step_rows = max_step_rows,
-                           .has_graphs = has_graphs}));
+                           .has_graphs = has_graphs,
+                           .warnings = &warnings}));
   const double start_seconds = absl::ToDoubleSeconds(absl::Now() - begin);
   CHORUS_ASSIGN_OR_RETURN(std::unique_ptr<BenchEngine> engine,
                           BenchEngine::Create(std::move(runner), tokenizer, max_step_rows));
@@ -152,6 +156,7 @@ absl::StatusOr<Json> RunEngine(const BenchModel& model, const Tokenizer* tokeniz
   CHORUS_ASSIGN_OR_RETURN(const int64_t step_weight_bytes, StepWeightBytes(info));
   Json result = {{"graphs", model.takes_graphs && has_graphs},
                  {"start_seconds", start_seconds},
+                 {"warnings", warnings},
                  {"model", info.name},
                  {"dtype", info.dtype},
                  {"weight_bytes", info.weight_bytes},
@@ -186,7 +191,7 @@ absl::StatusOr<Json> RunAll() {
   const absl::Time begin = absl::Now();
   CHORUS_ASSIGN_OR_RETURN(const BenchModel model,
                           LoadBenchModel(absl::GetFlag(FLAGS_device), options));
-  Json document = {{"device", absl::GetFlag(FLAGS_device)},
+  Json document = {{"device", model.device},
                    {"load_seconds", absl::ToDoubleSeconds(absl::Now() - begin)},
                    {"warnings", model.warnings},
                    {"prompts", kPrompts},

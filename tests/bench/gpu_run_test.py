@@ -35,7 +35,10 @@ class GpuRunTest(unittest.TestCase):
                         self.assertTrue(check["determinism"]["alone"] and check["determinism"]["again"])
                         self.assertGreater(check["limit"], check["error"])
             for found in document["model"]["models"].values():
+                self.assertEqual(found["device"], "host (simulated)")
+                self.assertEqual([engine["graphs"] for engine in found["engines"]], [True, False])
                 for engine in found["engines"]:
+                    self.assertEqual(engine["warnings"], [], "a plain kernel in place of a fast one")
                     self.assertTrue(all(check["ok"] for check in engine["determinism"]))
                     self.assertEqual({run["method"] for run in engine["runs"]}, {"ATTENTION", "LOGIT_MEAN"})
             plot = subprocess.run([sys.executable, ROOT / "tests" / "bench" / "gpu_plot.py", out, folder],
