@@ -93,6 +93,8 @@ class AlertsTest(unittest.TestCase):
         ports = cls.fleet.metrics_ports()
         cls.prometheus.watch(ports)
         cls.prometheus.wait_for(lambda: len(cls.prometheus.query("up == 1")) == len(ports), "to see every server up")
+        # Before it was given its targets there was no server: that alert ends with the next evaluation.
+        cls.prometheus.wait_for(lambda: not cls.prometheus.firing(), "to see that there are servers now")
         cls.fleet.start_mixed_traffic()
 
     def await_query(self, expr, what):
