@@ -220,6 +220,7 @@ TEST_F(SchedulerTest, RunsAreFusedFromTheSuffixOn) {
   EXPECT_GE(num_own_runs, 2);  // the segments
   EXPECT_GE(num_fused_runs, 1);
   Step(scheduler);
+  ASSERT_TRUE(requests_.front()->GrowKv());
   ASSERT_THAT(runs(), SizeIs(1));  // a generated token
   EXPECT_TRUE(runs().front().is_fused);
 }

@@ -274,7 +274,8 @@ TEST_F(HostHopperTest, ABoxLiesSwizzledWithZerosPastTheArray) {
         for (int row = 0; row < 8; ++row) {
           for (int word = 0; word < 32; ++word) {
             const SharedAddress at = kMatrix + row * 128 + ((word / 4) ^ row) * 16 + word % 4 * 4;
-            EXPECT_EQ(LoadShared(at), row < 6 ? data_[((row + 2) * 2 + 1) * 32 + word] : 0.0f);
+            const float value = LoadShared(at);  // or a fault
+            EXPECT_EQ(value, row < 6 ? data_[((row + 2) * 2 + 1) * 32 + word] : 0.0f);
           }
         }
       }
