@@ -109,7 +109,7 @@ class AlertsTest(unittest.TestCase):
             self.fleet.start_faults()
             self.await_query('chorus_requests_running{instance="drained"} > 0', "to see the long stream")
             self.fleet.terminate("drained")
-            self.await_query('ALERTS{alertname="ChorusNoProgress",alertstate="firing"}', "to see the standing worker")
+            self.await_query('ALERTS{alertname="ChorusNoProgress",alertstate="firing",instance="stuck"}', "to see the standing worker")
             self.fleet.terminate("stuck")
             self.await_query('avg_over_time(instance:chorus_segment_cache_hits:ratio_rate10m{instance="cold"}[1m] offset 10s) > 0.6',
                              "to see ten seconds of a warm cache")
