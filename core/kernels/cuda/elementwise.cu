@@ -1,20 +1,11 @@
 #include "core/kernels/cuda/elementwise_cuda.h"
 #include "core/kernels/cuda/elementwise_kernels.h"
 #include "core/kernels/cuda/launch.cuh"
+#include "core/kernels/cuda/launch_of.h"
 
 namespace chorus {
-namespace {
 
-using device::BFloat16;
-using device::Float16;
-
-// Calls start(Element()) for the element of `type`.
-template <class StartOf>
-cudaError_t WithType(DeviceType type, const StartOf& start) {
-  return type == DeviceType::kBFloat16 ? start(BFloat16()) : start(Float16());
-}
-
-}  // namespace
+using device::WithType;
 
 cudaError_t LaunchAddRmsNorm(DeviceType type, float* residual, const void* delta, const float* weight,
                              int32_t num_rows, int32_t size, float epsilon, void* out,

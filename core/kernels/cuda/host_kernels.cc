@@ -6,9 +6,9 @@
 
 #include "core/base/status_macros.h"
 #include "core/kernels/cuda/elementwise_kernels.h"
+#include "core/kernels/cuda/launch_of.h"
 #include "core/kernels/cuda/plain_attention.h"
 #include "core/kernels/cuda/prefill_attention.h"
-#include "core/kernels/cuda/reduce_probes.h"
 #include "core/kernels/cuda/sampling_kernels.h"
 #include "core/kernels/cuda/sampling_workspace.h"
 #include "core/kernels/cuda/span_attention.h"
@@ -16,61 +16,13 @@
 namespace chorus {
 namespace {
 
-using device::AttentionLaunch;
 using device::BFloat16;
-using device::Float16;
+using device::LaunchOf;
+using device::WithType;
 
 // As on a device, but that spans are short enough for small tests to have several a row.
 constexpr int32_t kFusedSpanKeys = 128;
 constexpr int32_t kOwnSpanKeys = 1 << 20;
-
-// Calls start(Element()) for the element of `type`.
-template <class StartOf>
-absl::Status WithType(DeviceType type, const StartOf& start) {
-  return type == DeviceType::kBFloat16 ? start(BFloat16()) : start(Float16());
-}
-
-template <class Element>
-AttentionLaunch<Element> LaunchOf(const DeviceAttentionArgs& args, const DeviceTiles& tiles) {
-  AttentionLaunch<Element> launch;
-  launch.q = static_cast<const Element*>(args.q);
-  launch.k = static_cast<const Element*>(args.k);
-  launch.v = static_cast<const Element*>(args.v);
-  launch.tiles = tiles.tiles;
-  launch.spans = tiles.spans;
-  launch.slot_table = args.slot_table;
-  launch.scalings = args.scalings;
-  launch.out = static_cast<Element*>(args.out);
-  launch.log_sum_exp = args.log_sum_exp;
-  launch.num_heads = args.shape.num_heads;
-  launch.num_kv_heads = args.shape.num_kv_heads;
-  launch.heads_per_kv_head = args.shape.num_heads / args.shape.num_kv_heads;
-  launch.softmax_scale = args.shape.softmax_scale;
-  launch.head_dim = args.shape.head_dim;
-  launch.logits = args.logits;
-  launch.logit_offsets = args.logit_offsets;
-  return launch;
-}
-
-device::ProbeLaunch LaunchOf(const DeviceProbes& probes, int32_t layer) {
-  device::ProbeLaunch launch;
-  launch.tasks = probes.tasks;
-  launch.pieces = probes.pieces;
-  launch.piece_begins = probes.piece_begins;
-  launch.layer_order = probes.layer_order + int64_t{layer} * probes.num_probes;
-  launch.head_order = probes.head_order;
-  launch.scalings = probes.scalings;
-  launch.logits = probes.logits;
-  launch.mass_sums = probes.mass_sums;
-  launch.mean_mass = probes.mean_mass;
-  launch.mass = probes.mass;
-  launch.mean_logits = probes.mean_logits;
-  launch.num_heads = probes.num_heads;
-  launch.is_first_layer = layer == 0 ? 1 : 0;
-  launch.mean_factor =
-      1.0f / (static_cast<float>(probes.num_layers) * static_cast<float>(probes.num_heads));
-  return launch;
-}
 
 int32_t HeadsPerKvHead(const AttentionShape& shape) { return shape.num_heads / shape.num_kv_heads; }
 

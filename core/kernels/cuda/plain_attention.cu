@@ -1,4 +1,5 @@
 #include "core/kernels/cuda/launch.cuh"
+#include "core/kernels/cuda/launch_of.h"
 #include "core/kernels/cuda/plain_attention.h"
 #include "core/kernels/cuda/segment_attention_cuda.h"
 
@@ -9,25 +10,9 @@ template <class Element>
 cudaError_t LaunchOfType(const DeviceAttentionArgs& args, const DeviceTiles& tiles,
                          cudaStream_t stream) {
   using Kernel = device::PlainAttention<Element>;
-  typename Kernel::Launch launch;
-  launch.q = static_cast<const Element*>(args.q);
-  launch.k = static_cast<const Element*>(args.k);
-  launch.v = static_cast<const Element*>(args.v);
-  launch.tiles = tiles.tiles;
-  launch.spans = tiles.spans;
-  launch.slot_table = args.slot_table;
-  launch.scalings = args.scalings;
-  launch.out = static_cast<Element*>(args.out);
-  launch.log_sum_exp = args.log_sum_exp;
-  launch.num_heads = args.shape.num_heads;
-  launch.num_kv_heads = args.shape.num_kv_heads;
-  launch.heads_per_kv_head = args.shape.num_heads / args.shape.num_kv_heads;
-  launch.softmax_scale = args.shape.softmax_scale;
-  launch.head_dim = args.shape.head_dim;
-  launch.logits = args.logits;
-  launch.logit_offsets = args.logit_offsets;
   const int32_t head_blocks = (args.shape.num_heads + Kernel::kWarps - 1) / Kernel::kWarps;
-  return device::Start<Kernel>(launch, dim3(tiles.num_tiles, head_blocks), stream);
+  return device::Start<Kernel>(device::LaunchOf<Element>(args, tiles),
+                               dim3(tiles.num_tiles, head_blocks), stream);
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 #include "core/kernels/cuda/hopper_attention.h"
 #include "core/kernels/cuda/launch.cuh"
+#include "core/kernels/cuda/launch_of.h"
 #include "core/kernels/cuda/prefill_attention.h"
 #include "core/kernels/cuda/segment_attention_cuda.h"
 #include "core/kernels/cuda/span_attention.h"
@@ -20,22 +21,7 @@ template <class Element, int kHeadDim>
 cudaError_t LaunchAll(const DeviceAttentionArgs& args, CudaAttentionKind kind, cudaStream_t stream) {
   const int64_t num_states =
       int64_t{args.fused.num_spans} * args.shape.num_kv_heads * device::kSpanQueries;
-  AttentionLaunch<Element> launch;
-  launch.q = static_cast<const Element*>(args.q);
-  launch.k = static_cast<const Element*>(args.k);
-  launch.v = static_cast<const Element*>(args.v);
-  launch.tiles = args.own.tiles;
-  launch.spans = args.own.spans;
-  launch.slot_table = args.slot_table;
-  launch.scalings = args.scalings;
-  launch.out = static_cast<Element*>(args.out);
-  launch.log_sum_exp = args.log_sum_exp;
-  launch.num_heads = args.shape.num_heads;
-  launch.num_kv_heads = args.shape.num_kv_heads;
-  launch.heads_per_kv_head = args.shape.num_heads / args.shape.num_kv_heads;
-  launch.softmax_scale = args.shape.softmax_scale;
-  launch.logits = args.logits;
-  launch.logit_offsets = args.logit_offsets;
+  AttentionLaunch<Element> launch = device::LaunchOf<Element>(args, args.own);
   launch.span_values = args.workspace;
   launch.span_max = args.workspace + num_states * kHeadDim;
   launch.span_sum = launch.span_max + num_states;
