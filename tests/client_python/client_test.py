@@ -201,6 +201,16 @@ class ClientTest(unittest.TestCase):
         self.assertEqual(sorted(f"q{i}" for i in range(9)), sorted(r.get().text for r in results))
         self.assertEqual(2, service.num_streams)
 
+    def test_many_goes_on_where_a_stream_broke_under_a_write(self):
+        for _ in range(8):  # whether a write fails first, or the end is seen first, is chance
+            service = FakeService()
+            service.break_after = 0
+            large = "q" * 300_000  # beyond what a stream's window holds: writes wait until it breaks
+            with serve(service) as target:
+                results = self.kind(target).many([(str(i), question(large)) for i in range(8)], max_in_flight=8)
+            self.assertEqual([len(large)] * 8, [len(r.get().text) for r in results])
+            self.assertEqual(2, service.num_streams)
+
     def test_many_a_silent_server_counts_as_dead(self):
         with serve(FakeService(delay=3)) as target, self.assertRaisesRegex(chorus.Unavailable, "said nothing"):
             self.kind(target, retry=chorus.RetryPolicy(max_attempts=1)).many([("1", question("q"))], idle_timeout=0.2)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Iterable, Sequence
 
 import grpc
@@ -153,7 +154,7 @@ class _Exchange:
 
     def __init__(self, stub, state, metadata, attempts, idle_timeout):
         self._state, self._idle_timeout = state, idle_timeout
-        self._inbox = asyncio.Queue()
+        self._inbox, self._write_failed = asyncio.Queue(), False
         self._call = stub.GenerateMany(timeout=attempts.remaining(), metadata=metadata)
         self._reader = asyncio.create_task(self._read())
 
@@ -163,8 +164,15 @@ class _Exchange:
             while (event := await self._call.read()) is not grpc.aio.EOF:
                 self._inbox.put_nowait(event)
         except grpc.RpcError as error:
-            end = from_rpc_error(error)
+            end = self._end_of(error)
         self._inbox.put_nowait(end)
+
+    def _end_of(self, error):
+        """grpc.aio puts INTERNAL in the place of the status with which a stream ended if that made a
+        write fail (set_internal_error in its call.pyx.pxi): such an end says only that the stream broke."""
+        if self._write_failed and error.code() == grpc.StatusCode.INTERNAL:
+            return Unavailable("the stream broke while requests were being sent")
+        return from_rpc_error(error)
 
     async def close(self):
         self._call.cancel()
@@ -181,14 +189,15 @@ class _Exchange:
             result = None if event is None else self._state.on_event(event)
             if result is not None:
                 yield result
-        await self._call.done_writing()
+        with contextlib.suppress(Exception):  # all answers are there: how the stream ends is no matter
+            await self._call.done_writing()
         await asyncio.wait([self._reader], timeout=CLOSE_SECONDS)
 
     async def _send(self, message):
         try:
             await self._call.write(message)
         except (grpc.RpcError, asyncio.InvalidStateError):
-            pass  # the stream has ended: the reader says how
+            self._write_failed = True  # the stream has ended: the reader says how
 
     async def _next_event(self):
         """The next event; None when something is due to be sent again before."""
