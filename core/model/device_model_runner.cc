@@ -146,9 +146,11 @@ absl::StatusOr<StepResult> DeviceModelRunner::Run(const StepPlan& plan) {
   CHORUS_RETURN_IF_ERROR(CheckStepPlan(plan, info_));
   try {
     absl::StatusOr<StepResult> result = RunStep(plan);
-    // What has been started must end before memory that it uses is given back.
-    if (!result.ok()) stream_->Wait().IgnoreError();
-    return result;
+    if (result.ok()) return result;
+    // What has been started must end before memory that it uses is given back. A device that is
+    // lost says so here, whatever the first call that failed because of it made of that.
+    const absl::Status end = stream_->Wait();
+    return absl::IsUnavailable(end) ? end : result.status();
   } catch (const std::bad_alloc&) {
     stream_->Wait().IgnoreError();
     return absl::ResourceExhaustedError("out of host memory");

@@ -133,8 +133,9 @@ int32_t LengthOf(const TestSequence& sequence) {
   return static_cast<int32_t>(sequence.token_ids.size());
 }
 
-// Activations are rounded some ten times a layer, by at most 2^-9 of themselves; the roundings add up
-// as random ones do: sqrt(20) * 2^-9 = 0.009 of the logits' root mean square. Twice that is allowed.
+// Activations are rounded some ten times a layer, by at most 2^-9 of themselves; the roundings add
+// up as random ones do: sqrt(20) * 2^-9 = 0.009 of the logits' root mean square. Twice that is
+// allowed.
 constexpr double kTolerance = 0.018;
 
 void ExpectNear(const StepResult& got, const StepResult& want) {
@@ -263,6 +264,15 @@ TEST(DeviceModelRunnerTest, TooLittleMemoryCostsOneStep) {
   for (size_t i = 0; i < want.tokens.size(); ++i) ExpectSameBits(again.tokens[i], want.tokens[i]);
   on_device.device.SetMemoryLimit(std::numeric_limits<int64_t>::max());
   on_device.Run(large);
+}
+
+TEST(DeviceModelRunnerTest, ALostDeviceIsUnavailable) {
+  OnDevice on(ModelDirectory(), WithoutGraphs());
+  StepPlan plan;
+  AppendWithChoices(Fused(1, 0, 1), 0, 1, plan);
+  on.Run(plan);
+  on.device.Lose();
+  EXPECT_EQ(on.runner->Run(plan).status().code(), absl::StatusCode::kUnavailable);
 }
 
 TEST(DeviceModelRunnerTest, MemoryThatIsNotToBeHadIsResourceExhausted) {
