@@ -87,11 +87,15 @@ def scattered(num_tokens, seed=7):
 
 
 def torch_row(torch, step, row, slots):
-    """PyTorch's bfloat16 attention of one row over the keys in `slots`."""
+    """PyTorch's bfloat16 attention of one row over the keys in `slots`. Not cuDNN's, which would plan anew for each
+    number of keys."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
     q = step.q[row].reshape(1, -1, 1, step.heads[2])
     k, v = (step.memory.take(x, slots).transpose(0, 1).unsqueeze(0).repeat_interleave(step.heads[0] // step.heads[1], dim=1)
             for x in (step.k, step.v))
-    return torch.nn.functional.scaled_dot_product_attention(q, k, v).reshape(-1, step.heads[2]).float().cpu().numpy()
+    with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]):
+        out = torch.nn.functional.scaled_dot_product_attention(q, k, v)
+    return out.reshape(-1, step.heads[2]).float().cpu().numpy()
 
 
 def compare_with_float64(step):

@@ -156,10 +156,10 @@ absl::StatusOr<Json> RunEngine(const BenchModel& model, const Tokenizer* tokeniz
   for (FusionMethod method : {FusionMethod::kAttention, FusionMethod::kLogitMean}) {
     CHORUS_RETURN_IF_ERROR(RunBatch(*engine, method, 2).status());  // warm-up
     for (int32_t batch : batches) {
-      std::fprintf(stderr, "%s, graphs %s, method %d, batch %d\n", info.name.c_str(),
-                   model.takes_graphs && has_graphs ? "on" : "off", static_cast<int>(method),
-                   batch);
       CHORUS_ASSIGN_OR_RETURN(Json run, RunBatch(*engine, method, batch));
+      // All that is left of it if the program is stopped.
+      std::fprintf(stderr, "%s, graphs %s, %s\n", info.name.c_str(),
+                   model.takes_graphs && has_graphs ? "on" : "off", run.dump().c_str());
       result["runs"].push_back(std::move(run));
     }
     CHORUS_ASSIGN_OR_RETURN(Json check, CheckDeterminism(*engine, method, batches.back()));

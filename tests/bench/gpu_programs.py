@@ -40,6 +40,14 @@ def _library_folders():
     return [site / "torch" / "lib", *sorted(site.glob("nvidia/*/lib"))]
 
 
+def _read(stream, take):
+    """All lines, and None behind them."""
+    with stream:
+        for line in stream:
+            take(line)
+    take(None)
+
+
 def _stop(process):
     """With all that it started, compilers for instance."""
     try:
@@ -87,9 +95,8 @@ class Host:
     def _wait(process, deadline, silent_seconds):
         stdout, tail, lines = [], collections.deque(maxlen=TAIL_LINES), queue.SimpleQueue()
         # Threads that end with their pipes, which what the process left running may hold open.
-        readers = [threading.Thread(target=lambda: stdout.extend(process.stdout), daemon=True),
-                   threading.Thread(target=lambda: [lines.put(line) for line in process.stderr] + [lines.put(None)],
-                                    daemon=True)]
+        readers = [threading.Thread(target=_read, args=arguments, daemon=True)
+                   for arguments in ((process.stdout, stdout.append), (process.stderr, lines.put))]
         for reader in readers:
             reader.start()
         why, last_line = None, time.monotonic()
@@ -120,7 +127,7 @@ class Host:
         _stop(process)
         readers[0].join(timeout=5)
         ended = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
-        return Ended(code, "".join(stdout), list(tail), why or ended)
+        return Ended(code, "".join(line for line in stdout if line), list(tail), why or ended)
 
     def run_json(self, name, command, seconds, silent_seconds=None):
         """The document that a program prints; or {"ok": False, "error": ..., "stderr_tail": ...}."""

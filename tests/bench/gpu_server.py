@@ -1,6 +1,7 @@
 """The part `server` of gpu.sh: tokens a second through gRPC, with server_bench (server and clients in one process),
 against the same engine in process and against the roofline; and of two GPUs against one."""
 
+from gpu_programs import ROOT
 from gpu_rooflines import roofline
 
 MODEL = "llama-3.2-3b"
@@ -21,10 +22,16 @@ def _command(host, load, server):
             *(f"--{name}={value}" for name, value in server.items())]
 
 
-def _gpu_server(devices):
+def _tokenizer(host):
+    """Of a real model, where one is at hand: its texts are of a real length."""
+    folders = (host.folder / "tokenizer", ROOT / "models" / "smollm2-135m-instruct", ROOT / "tests/golden/models/tiny_mha")
+    return next(folder for folder in folders if (folder / "tokenizer.json").is_file())
+
+
+def _gpu_server(host, devices):
     """As a server is set up for throughput: prompts are read in large steps."""
-    return {"random_weights": MODEL, "model": "tests/golden/models/tiny_mha",  # the tokenizer only
-            "devices": devices, "kv_cache_bytes": "16GiB", "max_step_rows": 8192, "prompt_share_rows": 8192}
+    return {"random_weights": MODEL, "model": _tokenizer(host), "devices": devices, "kv_cache_bytes": "16GiB",
+            "max_step_rows": 8192, "prompt_share_rows": 8192}
 
 
 def _load(host, streams, waves):
@@ -83,7 +90,7 @@ def two_devices(host, num_devices, seconds):
         return {"ok": True, "not_run": f"needs two GPUs; here: {num_devices}"}
     else:
         other = 1 if host.device == 0 else 0
-        servers = [_gpu_server(f"cuda:{host.device}"), _gpu_server(f"cuda:{host.device},cuda:{other}")]
+        servers = [_gpu_server(host, f"cuda:{host.device}"), _gpu_server(host, f"cuda:{host.device},cuda:{other}")]
         streams = (STREAMS_TARGET, 2 * STREAMS_TARGET)
     one, two = (_run(host, {**_load(host, count, 4), "mode": "generate"}, server, seconds / 2)
                 for count, server in zip(streams, servers, strict=True))
@@ -100,7 +107,7 @@ def measure(host, copy_rate, num_devices, seconds):
     else:
         # The target's load first.
         streams = STREAMS_TARGET if host.is_quick else f"{STREAMS_TARGET},1,{2 * STREAMS_TARGET}"
-        document = _run(host, _load(host, streams, 1), _gpu_server(f"cuda:{host.device}"), seconds)
+        document = _run(host, _load(host, streams, 1), _gpu_server(host, f"cuda:{host.device}"), seconds)
     if copy_rate and "loads" in document:
         add_shares(document, copy_rate)
         document["target"] = target_of(document)
