@@ -14,6 +14,7 @@ is wrong. 3: the device was lost; the same command goes on behind it with --out.
 """
 
 import argparse
+import functools
 import json
 import os
 import pathlib
@@ -206,12 +207,13 @@ def add_comparators(memory, case, layers, contenders, report, step):
     except ImportError as error:
         return set(), {"all": f"torch cannot be imported: {error}"}, {}
 
-    def begin(name):
-        return report.begin(*step, name)
+    def begin(name, layer=layers[0]):
+        return report.begin(*step, name, is_quiet=layer is not layers[0])
     theirs = []
     begin("comparators")
     with report.attempt():
-        theirs = [gpu_comparators.contenders_of(torch, case, *comparable(memory, case, layer), begin, report.check_device)
+        theirs = [gpu_comparators.contenders_of(torch, case, *comparable(memory, case, layer),
+                                                functools.partial(begin, layer=layer), report.check_device)
                   for layer in layers]
     if not theirs:
         return set(), {"all": "see failures"}, {}
@@ -296,7 +298,10 @@ def run_case(kernels, memory, head_name, case, copy_rate, report):
     same_mask, missing, differences = add_comparators(memory, case, layers, contenders, report, step)
     report.begin(*step, TIMING)
     with report.attempt():
-        times = memory.measure(contenders, max(1, case.layers_in_graph), is_cold=not case.layers_in_graph)
+        def failed(name, error):
+            missing[name] = first_line(error)
+            report.check_device(error)
+        times = memory.measure(contenders, max(1, case.layers_in_graph), is_cold=not case.layers_in_graph, failed=failed)
         result.update(microseconds=times, same_mask=sorted(same_mask & set(times)), not_measured=missing,
                       largest_difference=differences)
         ours = {name: us for name, us in times.items() if name in {f"chorus {kind}" for kind in kernels.kinds}}

@@ -75,8 +75,9 @@ class HostMemory:
         """One function that makes all calls; on a GPU, one CUDA graph."""
         return lambda: [call() for call in calls]
 
-    def measure(self, contenders, calls_each=1, is_cold=True):
-        """{name: microseconds of a call}; a contender makes `calls_each` calls."""
+    def measure(self, contenders, calls_each=1, is_cold=True, failed=None):
+        """{name: microseconds of a call}; a contender makes `calls_each` calls. failed(name, error) is told of those that
+        cannot be run; without it they raise."""
         found = {}
         for name, contender in contenders.items():
             begin = time.perf_counter()
@@ -189,20 +190,26 @@ class GpuMemory:
         end.synchronize()
         return begin.elapsed_time(end) * 1e3
 
-    def measure(self, contenders, calls_each=1, is_cold=True):
-        """Medians over rounds in which every contender runs once, so that all meet the same clocks. `is_cold`: the
+    def measure(self, contenders, calls_each=1, is_cold=True, failed=None):
+        """As HostMemory's. Medians over rounds in which every contender runs once, so that all meet the same clocks. `is_cold`: the
         second-level cache is emptied before."""
         rounds = {}
         for name, contender in contenders.items():
-            for _ in range(3):
-                contender()
-            guess = self._once(contender, is_cold)
+            try:
+                for _ in range(3):
+                    contender()
+                guess = self._once(contender, is_cold)
+            except Exception as error:  # noqa: BLE001 - the others are still to be measured
+                if failed is None:
+                    raise
+                failed(name, error)
+                continue
             rounds[name] = int(min(60, max(5, SECONDS_A_CONTENDER * 1e6 / max(guess, 2000))))
-        times = {name: [] for name in contenders}
+        times = {name: [] for name in rounds}
         for index in range(max(rounds.values(), default=0)):
-            for name, contender in contenders.items():
+            for name in rounds:
                 if index < rounds[name]:
-                    times[name].append(self._once(contender, is_cold))
+                    times[name].append(self._once(contenders[name], is_cold))
         return {name: statistics.median(values) / calls_each for name, values in times.items()}
 
     def release(self):

@@ -63,13 +63,14 @@ class Report:
             return any(found["case"] == case for found in with_heads)
         return len(with_heads) >= 2 or len(lost) >= 3
 
-    def begin(self, heads, case, name):
+    def begin(self, heads, case, name, is_quiet=False):
         """False: it is not to be begun."""
         if self.is_excluded(heads, case, name):
             return False
         self.document["under_way"] = {"heads": heads, "case": case, "name": name}
         self.save()
-        print(f"{heads}, {case}: {name}", file=sys.stderr, flush=True)
+        if not is_quiet:
+            print(f"{heads}, {case}: {name}", file=sys.stderr, flush=True)
         return True
 
     @contextlib.contextmanager

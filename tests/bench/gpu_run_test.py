@@ -16,6 +16,7 @@ sys.path.insert(0, str(ROOT / "tests" / "bench"))
 import gpu_programs  # noqa: E402
 import gpu_report  # noqa: E402
 import gpu_run  # noqa: E402
+import gpu_server  # noqa: E402
 from gpu_memory import HostMemory  # noqa: E402
 
 
@@ -104,6 +105,57 @@ class StubbornHost:
                 report.document["cases"].append({"case": case, "heads": "head_dim_64", "checks": {"ampere": {"ok": True}}})
         report.finish()
         return gpu_programs.Ended(1, "", [], "ended with 1")
+
+
+class ServerHost:
+    """A host with GPUs on which server_bench finds 16,000 tokens a second a device."""
+    is_host, is_quick, device, folder = False, False, 0, pathlib.Path("build")
+
+    def __init__(self, works=True):
+        self.commands, self._works = [], works
+
+    def program(self, name):
+        return name
+
+    def run_json(self, name, command, seconds, silent_seconds):
+        self.commands.append(command)
+        if not self._works:
+            return {"ok": False, "error": "ran out of time"}
+        flags = dict(word[2:].split("=", 1) for word in command if "=" in word)
+        rate = 16000.0 * len(flags["devices"].split(","))
+        loads = [{"streams": int(streams), "prompts": 6, "prompt_tokens": 50, "max_new_tokens": 128,
+                  "modes": {mode: {"tokens_per_second": rate, "decode_tokens_per_second": 1.25 * rate}
+                            for mode in ("engine", "generate")}}
+                 for streams in flags["streams"].split(",")]
+        return {"ok": True, "step_weight_bytes": 6_430_000_000, "kv_bytes_per_token": 114688, "loads": loads}
+
+
+class ServerTest(unittest.TestCase):
+    COPY_RATE = 4.3e12
+
+    def test_share_of_the_roofline_is_that_of_decoding_through_generate(self):
+        document = gpu_server.measure(ServerHost(), self.COPY_RATE, 1, 60)
+        # 64 answers of 6 x 50 keys and half of 128.
+        step_seconds = (6.43e9 + 64 * 364 * 114688) / self.COPY_RATE
+        self.assertAlmostEqual(document["target"]["value"], 20000 / (64 / step_seconds))
+        self.assertTrue(document["target"]["met"])
+        self.assertEqual(document["two_devices"]["not_run"], "needs two GPUs; here: 1")
+        self.assertTrue(document["ok"])
+
+    def test_two_gpus_get_twice_the_streams_of_one(self):
+        host = ServerHost()
+        two = gpu_server.measure(host, self.COPY_RATE, 2, 60)["two_devices"]
+        self.assertEqual(two["target"], {"unit": "times one GPU", "value": 2.0, "must": 1.9, "met": True})
+        self.assertIn("--devices=cuda:0", host.commands[1])
+        self.assertIn("--devices=cuda:0,cuda:1", host.commands[2])
+        self.assertIn("--streams=64", host.commands[1])
+        self.assertIn("--streams=128", host.commands[2])
+
+    def test_a_server_that_fails_is_no_target_and_no_exception(self):
+        document = gpu_server.measure(ServerHost(works=False), self.COPY_RATE, 2, 60)
+        self.assertFalse(document["ok"])
+        self.assertFalse(document["two_devices"]["ok"])
+        self.assertNotIn("target", document)
 
 
 class FailureTest(unittest.TestCase):
