@@ -74,14 +74,15 @@ class Report:
         return True
 
     @contextlib.contextmanager
-    def attempt(self):
-        """Around what was begun: what it raises is noted, and raised no further unless the device is lost with it."""
+    def attempt(self, is_lost=False):
+        """Around what was begun: what it raises is noted, and raised no further unless the device is lost with it, or
+        `is_lost` says so."""
         try:
             yield
         except DeviceLost:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, others are still to be measured
-            self.check_device(error)
+            self.check_device(error, is_lost)
             note_failure(self.document, first_line(error), is_lost=False)
         self.document.pop("under_way", None)
 
