@@ -191,8 +191,8 @@ class GpuMemory:
         return begin.elapsed_time(end) * 1e3
 
     def measure(self, contenders, calls_each=1, is_cold=True, failed=None):
-        """As HostMemory's. Medians over rounds in which every contender runs once, so that all meet the same clocks. `is_cold`: the
-        second-level cache is emptied before."""
+        """As HostMemory's. Medians over rounds in which every contender runs once, so that all meet the same clocks.
+        `is_cold`: the second-level cache is emptied before."""
         rounds = {}
         for name, contender in contenders.items():
             try:

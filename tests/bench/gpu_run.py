@@ -183,7 +183,7 @@ def nvidia_smi():
 
 
 def run(host, memory, parts, save):
-    """The document; `save` takes it after every part."""
+    """The document; `save` takes it before the first and after every part."""
     document = {"device": memory.name, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "quick": host.is_quick,
                 "ok": False, "parts_to_come": list(parts)}
     if memory.is_gpu:
@@ -196,6 +196,7 @@ def run(host, memory, parts, save):
             "tests": lambda seconds: tests(host, seconds), "model": lambda seconds: model(host, copy_rate, seconds),
             "server": lambda seconds: gpu_server.measure(host, copy_rate, memory.num_devices, seconds),
             "sanitizer": lambda seconds: sanitizer(host, seconds)}
+    save(document)
     for part in parts:
         progress(part)
         begin = time.monotonic()

@@ -13,7 +13,7 @@ STREAMS_TARGET, SHARE_TARGET, TWO_GPUS_TARGET = 64, 0.6, 1.9
 
 
 def _silent_seconds(_):
-    return 60  # loading; a round of a mode is a line
+    return 75  # loading; then a round of a mode is a line
 
 
 def _command(host, load, server):
