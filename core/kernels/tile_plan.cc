@@ -1,6 +1,8 @@
 #include "core/kernels/tile_plan.h"
 
 #include <algorithm>
+#include <numeric>
+#include <utility>
 
 #include "core/base/check.h"
 
@@ -8,6 +10,14 @@ namespace chorus {
 namespace {
 
 int32_t RoundDown(int32_t value, int32_t step) { return value - value % step; }
+
+int64_t NumKeys(const TilePlan& plan, const Tile& tile) {
+  int64_t num_keys = 0;
+  for (int32_t i = tile.span_begin; i < tile.span_end; ++i) {
+    num_keys += plan.spans[i].end - plan.spans[i].begin;
+  }
+  return num_keys;
+}
 
 class Planner {
  public:
@@ -94,6 +104,24 @@ TilePlan PlanTiles(const AttentionPlan& plan, const AttentionWindow& window,
   CHECK(shape.tile_rows >= 1 && shape.key_block >= 1);
   CHECK(shape.span_keys >= shape.key_block && shape.span_keys % shape.key_block == 0);
   return Planner(plan, window, shape).Plan();
+}
+
+void SortLongestFirst(TilePlan& plan) {
+  std::vector<int64_t> num_keys;
+  for (const Tile& tile : plan.tiles) num_keys.push_back(NumKeys(plan, tile));
+  std::vector<int32_t> order(plan.tiles.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int32_t a, int32_t b) { return num_keys[a] > num_keys[b]; });
+  std::vector<Tile> sorted;
+  for (const int32_t from : order) {
+    const Tile& tile = plan.tiles[from];
+    for (int32_t i = tile.span_begin; i < tile.span_end; ++i) {
+      plan.spans[i].tile = static_cast<int32_t>(sorted.size());
+    }
+    sorted.push_back(tile);
+  }
+  plan.tiles = std::move(sorted);
 }
 
 int64_t CountAllowedPairs(const TilePlan& tiles, const AttentionWindow& window) {

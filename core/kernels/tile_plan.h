@@ -54,6 +54,10 @@ struct TilePlan {
 TilePlan PlanTiles(const AttentionPlan& plan, const AttentionWindow& window,
                    const TileShape& shape);
 
+// Tiles with most keys first, so that none of them begins when all others have ended; those with as
+// many stay in order.
+void SortLongestFirst(TilePlan& plan);
+
 // Pairs (row, key) that the spans hold: 4 * head_dim * num_heads FLOPs each in one layer.
 int64_t CountAllowedPairs(const TilePlan& tiles, const AttentionWindow& window);
 

@@ -1,5 +1,6 @@
 #include "core/kernels/tile_plan.h"
 
+#include <limits>
 #include <map>
 #include <random>
 #include <utility>
@@ -187,6 +188,27 @@ TEST(TilePlanTest, SpansStandOnTheGridOfTheirInterval) {
   EXPECT_EQ(windowed.spans[0].begin, 10 + 46 * 64);  // holds key 3,001, the first that is seen
   EXPECT_EQ(windowed.spans[0].end, whole.spans[5].end);
   EXPECT_EQ(windowed.spans[2].full_end, whole.spans[7].full_end);
+}
+
+TEST(TilePlanTest, SortingPutsMostKeysFirstAndChangesNoPair) {
+  for (uint32_t seed = 1; seed <= 20; ++seed) {
+    SCOPED_TRACE(testing::Message() << "seed " << seed);
+    const Step step = RandomStep(seed);
+    TilePlan tiles = PlanTiles(step.plan, {}, {5, 16, 64});
+    const Pairs pairs = PlannedPairs(tiles, {});
+    SortLongestFirst(tiles);
+    EXPECT_EQ(PlannedPairs(tiles, {}), pairs);
+    int64_t most = std::numeric_limits<int64_t>::max();
+    for (size_t t = 0; t < tiles.tiles.size(); ++t) {
+      int64_t num_keys = 0;
+      for (int32_t i = tiles.tiles[t].span_begin; i < tiles.tiles[t].span_end; ++i) {
+        EXPECT_EQ(tiles.spans[i].tile, static_cast<int32_t>(t));
+        num_keys += tiles.spans[i].end - tiles.spans[i].begin;
+      }
+      EXPECT_LE(num_keys, most);
+      most = num_keys;
+    }
+  }
 }
 
 TEST(TilePlanTest, RowsWithoutKeysHaveATileWithoutSpans) {
