@@ -30,11 +30,20 @@ struct SpanAttention {
   static_assert(kWarps * kStateFloats * 4 <= kSharedBytes);
   using Launch = AttentionLaunch<Element>;
   using Warp = WarpAttention<Element, kHeadDim, kWarpKeys / 8>;
+  using Slots = KeySlots<kHeadDim, kThreads>;
 
   CHORUS_DEVICE static void Run(const Launch& launch, SharedAddress shared) {
     const KeySpan span = LoadGlobal(launch.spans + BlockX());
     if (span.begin == span.end) return;  // padding of a recorded step: no tile reads it
     const Tile tile = LoadGlobal(launch.tiles + span.tile);
+    // What is slow to come is asked for first: slots of two blocks, then keys, then queries.
+    Slots first, next = {};
+    first.Load(launch, tile, span.begin, span.end);
+    const int second = span.begin + kKeyBlock;
+    if (second < span.end) next.Load(launch, tile, second, span.end);
+    CopyBlock(launch, first, span, span.begin, shared, 0);
+    CopyQueries<Element, kHeadDim, kThreads>(launch, tile, BlockY(), kSpanQueries, shared);
+    CopyAsyncCommit();
     const int warp = ThreadIndex() / kWarpSize, lane = ThreadIndex() % kWarpSize;
     float scale_log2 = launch.softmax_scale * kLog2E;
     if (span.is_scaled != 0) {
@@ -43,13 +52,13 @@ struct SpanAttention {
     Warp queries;
     queries.Start(LastKeysOf(launch, tile, lane / 4));
 
-    CopyQueries<Element, kHeadDim, kThreads>(launch, tile, BlockY(), kSpanQueries, shared);
-    CopyBlock(launch, tile, span, span.begin, shared, 0);
-    CopyAsyncCommit();
     int stage = 0;
     for (int begin = span.begin; begin < span.end; begin += kKeyBlock, stage ^= 1) {
-      if (begin + kKeyBlock < span.end) {
-        CopyBlock(launch, tile, span, begin + kKeyBlock, shared, stage ^ 1);
+      const int copied = begin + kKeyBlock;
+      if (copied < span.end) {
+        CopyBlock(launch, next, span, copied, shared, stage ^ 1);
+        const int loaded = copied + kKeyBlock;
+        if (loaded < span.end) next.Load(launch, tile, loaded, span.end);
       }
       CopyAsyncCommit();
       CopyAsyncWait<1>();
@@ -77,11 +86,10 @@ struct SpanAttention {
     return shared + kQueryBytes + stage * 2 * kBlockBytes;
   }
 
-  CHORUS_DEVICE static void CopyBlock(const Launch& launch, const Tile& tile, const KeySpan& span,
+  CHORUS_DEVICE static void CopyBlock(const Launch& launch, const Slots& slots, const KeySpan& span,
                                       int begin, SharedAddress shared, int stage) {
     const SharedAddress keys = KeysAt(shared, stage);
-    CopyKeys<Element, kHeadDim, kThreads>(launch, tile, BlockY(), begin, span.end, keys,
-                                          keys + kBlockBytes);
+    CopyKeys(launch, slots, BlockY(), begin, span.end, keys, keys + kBlockBytes);
   }
 
   // Of the rows that are looked at: the logits of those keys from `begin` on that each sees.
