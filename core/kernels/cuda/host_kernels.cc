@@ -177,7 +177,9 @@ absl::Status HostKernels::RopeAndWriteKv(DeviceType type, const DeviceRopeArgs& 
                                             args.shape.num_heads,
                                             args.shape.num_kv_heads,
                                             args.shape.head_dim};
-    return Start<Kernel>(launch, args.num_rows);
+    return Start<Kernel>(launch, args.num_rows,
+                         Kernel::NumBlocks(args.shape.num_heads, args.shape.num_kv_heads,
+                                           args.shape.head_dim));
   });
 }
 
@@ -204,7 +206,7 @@ absl::Status HostKernels::SiluMultiply(DeviceType type, const void* gate_up, int
     using Kernel = device::SiluMultiplyKernel<Element>;
     const typename Kernel::Launch launch = {static_cast<const Element*>(gate_up),
                                             static_cast<Element*>(out), size};
-    return Start<Kernel>(launch, num_rows);
+    return Start<Kernel>(launch, num_rows, Kernel::NumBlocks(size));
   });
 }
 
