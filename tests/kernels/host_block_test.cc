@@ -111,6 +111,11 @@ TEST_F(HostBlockTest, AddressesAreChecked) {
   EXPECT_THAT(FaultOf([&] { LoadGlobal(data_.data() + 64); }), HasSubstr("outside the launch"));
   EXPECT_THAT(FaultOf([&] { StoreGlobal(data_.data(), 2.0f); }), HasSubstr("read-only"));
   EXPECT_THAT(FaultOf([&] { CopyAsync16(0, data_.data() + 1, true); }), HasSubstr("not aligned"));
+  float pair[2];
+  EXPECT_THAT(FaultOf([&] { LoadGlobalFloats(data_.data() + 1, pair); }), HasSubstr("not aligned"));
+  EXPECT_EQ(FaultOf([&] { LoadGlobalFloats(data_.data() + 2, pair); }), "");
+  EXPECT_EQ(pair[0], 3.0f);
+  EXPECT_EQ(pair[1], 4.0f);
 }
 
 TEST_F(HostBlockTest, AddsMeetNothingButAddsBetweenBarriers) {
@@ -147,9 +152,10 @@ TEST_F(HostBlockTest, AddsMeetNothingButAddsBetweenBarriers) {
               AnyOf(HasSubstr("read or written"), HasSubstr("several threads wrote")));
 }
 
-TEST_F(HostBlockTest, WideShuffles) {
+TEST_F(HostBlockTest, Shuffles) {
   EXPECT_EQ(FaultOf([] {
               const int lane = ThreadIndex() % kWarpSize;
+              EXPECT_EQ(ShuffleFrom(static_cast<float>(lane), (lane + 5) % 32), (lane + 5) % 32);
               const uint64_t value = (uint64_t{1} << 40) + lane;
               EXPECT_EQ(ShuffleUp(value, 4), value - (lane < 4 ? 0 : 4));
               EXPECT_EQ(ShuffleXor(value, 3), (uint64_t{1} << 40) + (lane ^ 3));

@@ -78,6 +78,14 @@ TEST(DeviceModelRunnerTest, TellsWhatItLoaded) {
             absl::StatusCode::kInvalidArgument);
 }
 
+TEST(DeviceModelRunnerTest, GraphsAreRecordedForRowsAndSpans) {
+  int num_graphs = 0;
+  const OnDevice on(ModelDirectory(), {.max_graph_rows = 8, .progress = [&](int, int total) {
+                                         num_graphs = total;
+                                       }});
+  EXPECT_EQ(num_graphs, 3 + 4 + 6 + 8);  // of 1, 2, 4 and 8 rows: from 16 spans to 64 a row
+}
+
 TEST(DeviceModelRunnerTest, TooLittleMemoryCostsOneStep) {
   OnDevice on_device(ModelDirectory(), {.max_step_rows = 8, .use_graphs = false});
   const TestSequence sequence = CausalSequence(Tokens(40, 3), 0);

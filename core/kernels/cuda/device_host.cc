@@ -25,14 +25,21 @@ T& Of(Lanes lanes, int lane) {
 
 struct Shuffle {
   float value;
-  int lane_mask;
+  int argument;  // lane mask, or lane
   float result;
 };
 
 void CollectShuffle(Lanes lanes) {
   for (int lane = 0; lane < kWarpSize; ++lane) {
     Shuffle& shuffle = Of<Shuffle>(lanes, lane);
-    shuffle.result = Of<Shuffle>(lanes, lane ^ shuffle.lane_mask).value;
+    shuffle.result = Of<Shuffle>(lanes, lane ^ shuffle.argument).value;
+  }
+}
+
+void CollectShuffleFrom(Lanes lanes) {
+  for (int lane = 0; lane < kWarpSize; ++lane) {
+    Shuffle& shuffle = Of<Shuffle>(lanes, lane);
+    shuffle.result = Of<Shuffle>(lanes, shuffle.argument % kWarpSize).value;
   }
 }
 
@@ -135,8 +142,21 @@ float ShuffleXor(float value, int lane_mask) {
   return shuffle.result;
 }
 
+float ShuffleFrom(float value, int lane) {
+  Shuffle shuffle{value, lane, 0.0f};
+  HostBlock::Current().MeetWarp(CollectShuffleFrom, &shuffle);
+  return shuffle.result;
+}
+
 void CheckGlobal(const void* address, int64_t size, bool is_write) {
   HostBlock::Current().CheckGlobal(address, size, is_write);
+}
+
+void CheckGlobalVector(const void* address, int64_t size, bool is_write) {
+  if (reinterpret_cast<uintptr_t>(address) % size != 0) {
+    throw HostFault{absl::StrCat(size, " bytes of global memory are not aligned")};
+  }
+  CheckGlobal(address, size, is_write);
 }
 
 float LoadShared(SharedAddress from) {
