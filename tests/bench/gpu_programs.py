@@ -65,7 +65,9 @@ class Host:
         self.folder = folder
         self.environment = dict(os.environ)
         if is_bundle:
-            self.environment["LD_LIBRARY_PATH"] = ":".join(map(str, [folder / "lib", *_library_folders()]))
+            # The driver's own library may be found by what is there already.
+            there = filter(None, [os.environ.get("LD_LIBRARY_PATH")])
+            self.environment["LD_LIBRARY_PATH"] = ":".join(map(str, [folder / "lib", *_library_folders(), *there]))
 
     def program(self, name):
         return self.folder / "bin" / name

@@ -13,8 +13,9 @@ the tests that need a GPU. One JSON document, written after every part; under te
 
 Parts, in this order: kernels (segment attention of prompts, against every SDPA back end, FlexAttention and
 variable-length flash attention, where they can be imported), decode (attention of generated rows), tests (those labelled
-gpu), model (Llama-3.2-3B and Llama-3.1-8B shapes, random weights), server (the former through gRPC, and on two GPUs where
-there are two), sanitizer (compute-sanitizer over the tests, where it is found).
+gpu), first_tokens (a real model's, against float32 on the CPU; --model names it), model (Llama-3.2-3B and Llama-3.1-8B
+shapes, random weights), server (the former through gRPC, and on two GPUs where there are two), sanitizer
+(compute-sanitizer over the tests, where it is found).
 Needs a Python with torch (2.11, CUDA 13) and numpy; gpu.sh takes python3, or what GPU_PYTHON names. Exit code 1: no
 GPU, a part failed, or a result is wrong.
 """
@@ -42,7 +43,8 @@ HERE = pathlib.Path(__file__).resolve().parent
 TOTAL_SECONDS = 550
 # At most, of each part, in the order of their worth; together less than TOTAL_SECONDS but for the last, which takes what
 # is left.
-PART_SECONDS = {"kernels": 210, "decode": 60, "tests": 75, "model": 120, "server": 80, "sanitizer": 150}
+PART_SECONDS = {"kernels": 190, "decode": 55, "tests": 65, "first_tokens": 60, "model": 105, "server": 70,
+                "sanitizer": 150}
 PARTS = tuple(PART_SECONDS)
 # No case is begun in the last part of a part's time.
 LAST_CASE_SECONDS = 20
@@ -74,7 +76,7 @@ class Bench(Host):
     def __init__(self, arguments, scratch):
         super().__init__(arguments.bundle or ROOT / "build" / "release", bool(arguments.bundle), TOTAL_SECONDS)
         self.is_host, self.is_quick, self.device = arguments.host, arguments.quick, arguments.device
-        self.scratch = scratch
+        self.model, self.scratch = arguments.model, scratch
 
     def library(self):
         return self.folder / "lib" / f"libchorus_kernels_abi{'_host' if self.is_host else ''}.so"
@@ -146,6 +148,16 @@ def tests(host, seconds):
     return document
 
 
+def first_tokens(host, seconds):
+    if not (host.model / "model.safetensors").is_file():
+        return {"ok": True, "not_run": f"there is no model at {host.model}: name one with --model"}
+    command = [sys.executable, ROOT / "tests" / "golden" / "gpu_first_tokens_test.py", "--bin", host.folder / "bin",
+               "--model", host.model, "--library_path", host.environment.get("LD_LIBRARY_PATH", ""), "--json"]
+    # Without a GPU: bfloat16 on the CPU, and a few questions.
+    command += ["--devices", "cpu", "--count", 3] if host.is_host else ["--devices", f"cuda:{host.device}"]
+    return host.run_json("gpu_first_tokens_test.py", command, seconds)
+
+
 def find_sanitizer():
     found = shutil.which("compute-sanitizer")
     usual = pathlib.Path("/usr/local/cuda/bin/compute-sanitizer")
@@ -193,7 +205,8 @@ def run(host, memory, parts, save):
     copy_rate = document.get("copy_bytes_per_second")
     work = {"kernels": lambda seconds: kernels(host, "prefill", seconds),
             "decode": lambda seconds: kernels(host, "decode", seconds),
-            "tests": lambda seconds: tests(host, seconds), "model": lambda seconds: model(host, copy_rate, seconds),
+            "tests": lambda seconds: tests(host, seconds),
+            "first_tokens": lambda seconds: first_tokens(host, seconds), "model": lambda seconds: model(host, copy_rate, seconds),
             "server": lambda seconds: gpu_server.measure(host, copy_rate, memory.num_devices, seconds),
             "sanitizer": lambda seconds: sanitizer(host, seconds)}
     save(document)
@@ -239,6 +252,8 @@ def main():
     parser.add_argument("--only", action="append", choices=PARTS, help="this part; may be given several times")
     parser.add_argument("--bundle", type=pathlib.Path, 
                         help="a file of gpu_bundle.sh, or a folder with bin/ and lib/, instead of build/release")
+    parser.add_argument("--model", type=pathlib.Path, default=ROOT / "models" / "smollm2-135m-instruct",
+                        help="folder of a model for first_tokens")
     parser.add_argument("--device", type=int, default=0, help="index of the GPU (default 0)")
     parser.add_argument("--out", type=pathlib.Path, help="the document goes here instead of stdout, after every part")
     arguments = parser.parse_args()

@@ -22,7 +22,7 @@ from gpu_memory import HostMemory  # noqa: E402
 
 def gpu_sh(*arguments):
     return subprocess.run([SCRIPT, "--bundle", BUNDLE, *map(str, arguments)], capture_output=True, text=True, cwd=ROOT,
-                          env={"PATH": "/usr/bin:/bin", "GPU_PYTHON": sys.executable}, timeout=120, check=False)
+                          env={"PATH": "/usr/bin:/bin", "GPU_PYTHON": sys.executable}, timeout=400, check=False)
 
 
 class GpuRunTest(unittest.TestCase):
@@ -48,6 +48,7 @@ class GpuRunTest(unittest.TestCase):
                     self.assertEqual(engine["warnings"], [], "a plain kernel in place of a fast one")
                     self.assertTrue(all(check["ok"] for check in engine["determinism"]))
                     self.assertEqual({run["method"] for run in engine["runs"]}, {"ATTENTION", "LOGIT_MEAN"})
+            self.assertEqual(6, document["first_tokens"]["compared"])
             self.check_server(document["server"])
             self.assertEqual(document["parts_to_come"], [])
             plot = subprocess.run([sys.executable, ROOT / "tests" / "bench" / "gpu_plot.py", out, folder],
