@@ -7,40 +7,19 @@
 
 #include "gtest/gtest.h"
 
-#include "core/kernels/cuda/sampling_kernels.h"
 #include "core/kernels/cuda/sampling_workspace.h"
 #include "core/model/device_choices.h"
 #include "core/model/logit_combiner.h"
 #include "core/model/random_bits.h"
 #include "core/model/sampler.h"
+#include "tests/kernels/device_test_support.h"
 
 namespace chorus {
 namespace {
 
-using device::HostArray;
-using device::HostLaunch;
-
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 constexpr double kBoundary = 2.5e-5;
-
-template <class Kernel>
-void RunKernel(const device::SamplingLaunch& launch, int grid_x, int grid_y, uint32_t seed,
-               const std::vector<HostArray>& arrays) {
-  const HostLaunch host = {.grid_x = grid_x,
-                           .grid_y = grid_y,
-                           .num_threads = Kernel::kThreads,
-                           .shared_bytes = Kernel::kSharedBytes,
-                           .seed = seed,
-                           .arrays = arrays.data(),
-                           .num_arrays = static_cast<int>(arrays.size())};
-  ASSERT_EQ(device::RunOnHost(host, [&] { Kernel::Run(launch, 0); }), "");
-}
-
-template <class T>
-HostArray ArrayOf(const std::vector<T>& values, bool is_writable) {
-  return {values.data(), static_cast<int64_t>(values.size() * sizeof(T)), is_writable};
-}
 
 // The logits after bias, bans and penalties, as sampler.h says.
 std::vector<float> Adjusted(const TokenChoice& choice, const float* row, int32_t vocab_size) {
@@ -199,30 +178,29 @@ HostSampling SampleOnHost(absl::Span<const TokenChoice> choices, const StepLogit
   std::vector<float> changed(int64_t{packed.num_changed_rows()} * vocab_size, kNan);
   // A byte of 0xFF everywhere is NaN.
   std::vector<uint8_t> output(packed.output_bytes(), 0xFF);
-  device::SamplingLaunch launch;
-  const device::SamplingSize size = {num_rows, num_choices, packed.num_changed_rows(), vocab_size};
-  std::vector<uint8_t> workspace(device::PlaceWorkspace(size, nullptr, launch), 0xFF);
-  device::PlaceWorkspace(size, workspace.data(), launch);
-  launch.in = packed.InputsAt(packed.bytes().data());
-  launch.out = packed.OutputsAt(output.data());
-  launch.logits = logits.values.data();
-  launch.combined = result.combined.data();
-  launch.changed = changed.data();
-  const std::vector<HostArray> arrays = {
-      ArrayOf(logits.values, false),  ArrayOf(workspace, true), ArrayOf(packed.bytes(), false),
-      ArrayOf(result.combined, true), ArrayOf(changed, true),   ArrayOf(output, true)};
-  const int splits = launch.num_splits;
-  RunKernel<device::RowStatisticsKernel>(launch, num_rows, splits, seed, arrays);
-  if (packed.combines() || all_kernels) {
-    RunKernel<device::CombineLogitsKernel>(launch, num_choices, splits, seed, arrays);
-  }
-  if (packed.adjusts() || all_kernels) {
-    RunKernel<device::AdjustLogitsKernel>(launch, num_choices, splits, seed, arrays);
-  }
-  if (packed.compares() || all_kernels) {
-    RunKernel<device::DivergenceKernel>(launch, num_choices, splits, seed, arrays);
-  }
-  RunKernel<device::ChooseTokensKernel>(launch, num_choices, 1, seed, arrays);
+  std::vector<uint8_t> workspace(
+      device::SamplingWorkspaceBytes(
+          {num_rows, num_choices, packed.num_changed_rows(), vocab_size}),
+      0xFF);
+  const auto kernels =
+      device::KernelsOver({device::ReadOnly(logits.values), device::Writable(workspace),
+                           device::ReadOnly(packed.bytes()), device::Writable(result.combined),
+                           device::Writable(changed), device::Writable(output)},
+                          {.seed = seed});
+  const absl::Status status = kernels->Sample({.in = packed.InputsAt(packed.bytes().data()),
+                                               .out = packed.OutputsAt(output.data()),
+                                               .logits = logits.values.data(),
+                                               .num_rows = num_rows,
+                                               .num_choices = num_choices,
+                                               .num_changed_rows = packed.num_changed_rows(),
+                                               .vocab_size = vocab_size,
+                                               .combined = result.combined.data(),
+                                               .changed = changed.data(),
+                                               .workspace = workspace.data(),
+                                               .combines = packed.combines() || all_kernels,
+                                               .adjusts = packed.adjusts() || all_kernels,
+                                               .compares = packed.compares() || all_kernels});
+  EXPECT_EQ(status, absl::OkStatus());
   result.chosen = UnpackChosen(choices, packed, output.data(), result.combined.data(), vocab_size);
   return result;
 }

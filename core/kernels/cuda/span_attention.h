@@ -3,11 +3,10 @@
 #include <cstdint>
 
 #include "core/kernels/cuda/attention_launch.h"
+#include "core/kernels/cuda/attention_shapes.h"
 #include "core/kernels/cuda/warp_attention.h"
 
 namespace chorus::device {
-
-inline constexpr int kSpanQueries = 16;  // packed queries of a tile, at most
 
 // Few queries over many keys: one span of a tile and one kv head a thread block, and MergeSpans
 // adds up what the spans of a tile found. Grid: [num_spans, num_kv_heads]. For the rows that see
