@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "core/base/status_macros.h"
+#include "core/kernels/cuda/attention_shapes.h"
 
 namespace chorus {
 namespace {
@@ -46,8 +47,7 @@ DeviceForwardArgs DeviceGraphs::ArgsOf(const DeviceStep& step) const {
           .attention_workspace = reinterpret_cast<float*>(workspace_.data())};
 }
 
-absl::Status DeviceGraphs::Reserve(const std::vector<StepBucket>& buckets, int64_t num_slots,
-                                   const DeviceKernels& kernels) {
+absl::Status DeviceGraphs::Reserve(const std::vector<StepBucket>& buckets, int64_t num_slots) {
   int32_t max_spans = 0;
   int64_t step_bytes = 0;
   for (const StepBucket& bucket : buckets) {
@@ -62,21 +62,20 @@ absl::Status DeviceGraphs::Reserve(const std::vector<StepBucket>& buckets, int64
   int64_t num_bytes = 0;
   DeviceActivations::Place(config_, max_rows_, nullptr, &num_bytes);
   CHORUS_RETURN_IF_ERROR(activations_.Reserve(num_bytes));
-  if (!kernels.TakesShape(traits_.shape)) return absl::OkStatus();
-  return workspace_.Reserve(4 * kernels.AttentionWorkspaceFloats(traits_.shape, max_spans));
+  if (!SegmentAttentionTakes(traits_.shape)) return absl::OkStatus();
+  return workspace_.Reserve(4 * AttentionWorkspaceFloats(traits_.shape, max_spans));
 }
 
 absl::Status DeviceGraphs::Record(int32_t max_rows, int64_t num_slots,
                                   const std::function<void(int done, int total)>& progress,
                                   DeviceStream& stream) {
-  const DeviceKernels& kernels = stream.kernels();
   int64_t max_spans = int64_t{1} << 16;
-  if (kernels.TakesShape(traits_.shape)) {
-    max_spans = std::min(
-        max_spans, kMaxWorkspaceBytes / (4 * kernels.AttentionWorkspaceFloats(traits_.shape, 1)));
+  if (SegmentAttentionTakes(traits_.shape)) {
+    max_spans =
+        std::min(max_spans, kMaxWorkspaceBytes / (4 * AttentionWorkspaceFloats(traits_.shape, 1)));
   }
   const std::vector<StepBucket> buckets = MakeBuckets(max_rows, static_cast<int32_t>(max_spans));
-  CHORUS_RETURN_IF_ERROR(Reserve(buckets, num_slots, kernels));
+  CHORUS_RETURN_IF_ERROR(Reserve(buckets, num_slots));
   for (const StepBucket& bucket : buckets) {
     DeviceStep step(bucket, traits_);
     step.Pack();

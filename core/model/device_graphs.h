@@ -49,8 +49,7 @@ class DeviceGraphs {
   };
   DeviceActivations activations() const;
   DeviceForwardArgs ArgsOf(const DeviceStep& step) const;
-  absl::Status Reserve(const std::vector<StepBucket>& buckets, int64_t num_slots,
-                       const DeviceKernels& kernels);
+  absl::Status Reserve(const std::vector<StepBucket>& buckets, int64_t num_slots);
 
   const DeviceModel& model_;
   const ModelConfig& config_;

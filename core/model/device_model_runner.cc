@@ -11,6 +11,8 @@
 #include "absl/types/span.h"
 
 #include "core/base/status_macros.h"
+#include "core/kernels/cuda/attention_shapes.h"
+#include "core/kernels/cuda/sampling_workspace.h"
 #include "core/model/choice_groups.h"
 #include "core/model/device_buffer.h"
 #include "core/model/device_choices.h"
@@ -192,8 +194,8 @@ absl::Status DeviceModelRunner::RunEagerly(DeviceStep& step) {
   DeviceForwardArgs args;
   args.step = step.ViewAt(step_.data());
   if (args.step.num_spans > 0) {
-    CHORUS_RETURN_IF_ERROR(workspace_.Reserve(
-        4 * stream_->kernels().AttentionWorkspaceFloats(traits_.shape, args.step.num_spans)));
+    CHORUS_RETURN_IF_ERROR(
+        workspace_.Reserve(4 * AttentionWorkspaceFloats(traits_.shape, args.step.num_spans)));
   }
   if (!step.probe_plans().empty()) {
     CHORUS_ASSIGN_OR_RETURN(probe_buffers_, ReserveProbes(step));
@@ -266,8 +268,8 @@ absl::Status DeviceModelRunner::ChooseTokens(const StepPlan& plan, const DeviceS
   BlockPlacer placer;
   placer.Place(static_cast<int64_t>(bytes.size()));
   placer.Place(packed.output_bytes());
-  placer.Place(kernels.SamplingWorkspaceBytes(num_rows, packed.num_choices(),
-                                              packed.num_changed_rows(), config_.vocab_size));
+  placer.Place(device::SamplingWorkspaceBytes(
+      {num_rows, packed.num_choices(), packed.num_changed_rows(), config_.vocab_size}));
   CHORUS_RETURN_IF_ERROR(choices_.Reserve(placer.size()));
   CHORUS_RETURN_IF_ERROR(logits_.Reserve(int64_t{4} * num_rows * config_.vocab_size));
   CHORUS_RETURN_IF_ERROR(

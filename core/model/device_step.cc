@@ -8,6 +8,8 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 
+#include "core/kernels/cuda/attention_shapes.h"
+
 namespace chorus {
 namespace {
 
@@ -28,8 +30,8 @@ absl::StatusOr<StepTraits> StepTraits::Create(const ModelConfig& config,
       .softmax_scale = static_cast<float>(1.0 / std::sqrt(double{1.0} * config.head_dim))};
   traits.num_layers = config.num_layers;
   traits.scratch_slot = scratch_slot;
-  const bool is_fast = kernels.TakesShape(traits.shape);
-  if (!is_fast && !kernels.TakesPlainShape(traits.shape)) {
+  const bool is_fast = SegmentAttentionTakes(traits.shape);
+  if (!is_fast && !PlainAttentionTakes(traits.shape)) {
     return absl::InvalidArgumentError(
         absl::StrCat("the device's kernels do not take ", config.num_heads, " heads of ",
                      config.head_dim, " over ", config.num_kv_heads, " key-value heads"));
@@ -38,7 +40,7 @@ absl::StatusOr<StepTraits> StepTraits::Create(const ModelConfig& config,
     traits.own_tiles = kernels.OwnTileShape(traits.shape);
     traits.fused_tiles = kernels.FusedTileShape(traits.shape);
   }
-  traits.plain_tiles = kernels.PlainTileShape();
+  traits.plain_tiles = kPlainTileShape;
   for (int32_t layer = 0; layer < config.num_layers; ++layer) {
     const AttentionWindow window = config.WindowOf(layer);
     const auto known =

@@ -19,11 +19,11 @@ constexpr int64_t kAlignment = 256;
 
 class HostGraph : public DeviceGraph {
  public:
-  explicit HostGraph(std::vector<HostKernels::Work> work) : work_(std::move(work)) {}
-  const std::vector<HostKernels::Work>& work() const { return work_; }
+  explicit HostGraph(std::vector<HostWork> work) : work_(std::move(work)) {}
+  const std::vector<HostWork>& work() const { return work_; }
 
  private:
-  const std::vector<HostKernels::Work> work_;
+  const std::vector<HostWork> work_;
 };
 
 // Sums of the two kinds of rows are in different orders, as a device's may be.
@@ -63,10 +63,10 @@ class HostStream : public DeviceStream {
  public:
   explicit HostStream(const HostDevice& device)
       : device_(device),
-        kernels_([this](HostKernels::Work work) { return Submit(std::move(work)); },
-                 [&device] { return device.Arrays(); }) {}
+        kernels_(CreateHostKernels([this](HostWork work) { return Submit(std::move(work)); },
+                                   [&device] { return device.Arrays(); })) {}
 
-  DeviceKernels& kernels() override { return kernels_; }
+  DeviceKernels& kernels() override { return *kernels_; }
 
   absl::Status Linear(const DeviceLinearArgs& args) override {
     return Submit([args] { return RunLinear(args); });
@@ -91,14 +91,14 @@ class HostStream : public DeviceStream {
     return std::make_unique<HostGraph>(std::exchange(recorded_, {}));
   }
   absl::Status Launch(DeviceGraph& graph) override {
-    for (const HostKernels::Work& work : static_cast<HostGraph&>(graph).work()) {
+    for (const HostWork& work : static_cast<HostGraph&>(graph).work()) {
       CHORUS_RETURN_IF_ERROR(work());
     }
     return absl::OkStatus();
   }
 
  private:
-  absl::Status Submit(HostKernels::Work work) {
+  absl::Status Submit(HostWork work) {
     if (device_.is_lost()) return absl::InternalError("a call after the device was lost");
     if (!is_recording_) return work();
     recorded_.push_back(std::move(work));
@@ -111,9 +111,9 @@ class HostStream : public DeviceStream {
   }
 
   const HostDevice& device_;
-  HostKernels kernels_;
+  const std::unique_ptr<DeviceKernels> kernels_;
   bool is_recording_ = false;
-  std::vector<HostKernels::Work> recorded_;
+  std::vector<HostWork> recorded_;
 };
 
 }  // namespace

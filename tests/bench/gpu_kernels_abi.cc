@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 
+#include "core/kernels/cuda/attention_shapes.h"
 #include "core/kernels/tile_plan.h"
 #include "core/segment/attention_plan.h"
 #include "core/segment/row_intervals.h"
@@ -18,6 +19,8 @@
 
 namespace chorus::bench {
 namespace {
+
+constexpr const char* kKindNames[] = {"ampere", "hopper"};
 
 std::string last_error;
 
@@ -91,9 +94,9 @@ absl::StatusOr<std::unique_ptr<ChorusPlan>> MakePlan(const ChorusShape& shape,
     return absl::InvalidArgumentError(
         absl::StrCat("kind ", shape.kind, " is not one of ", NumKinds()));
   }
-  if (!Takes(shape.kind, plan->shape)) {
+  if (!SegmentAttentionTakes(plan->shape)) {
     return absl::InvalidArgumentError(
-        absl::StrCat("the kernel ", KindName(shape.kind), " does not take ", shape.num_heads, "/",
+        absl::StrCat("the kernel ", kKindNames[shape.kind], " does not take ", shape.num_heads, "/",
                      shape.num_kv_heads, " heads of ", shape.head_dim));
   }
   Step step;
@@ -108,9 +111,10 @@ absl::StatusOr<std::unique_ptr<ChorusPlan>> MakePlan(const ChorusShape& shape,
   } else {
     std::iota(plan->slot_table.begin(), plan->slot_table.end(), 0);
   }
-  plan->own = PlanTiles(step.own, {}, OwnTiles(shape.kind, plan->shape));
+  const auto kernels = CreateKernels(shape.kind, /*stream=*/nullptr, {});
+  plan->own = PlanTiles(step.own, {}, kernels->OwnTileShape(plan->shape));
   SortLongestFirst(plan->own);
-  plan->fused = PlanTiles(step.fused, {}, FusedTiles(plan->shape));
+  plan->fused = PlanTiles(step.fused, {}, kernels->FusedTileShape(plan->shape));
   return plan;
 }
 
@@ -119,13 +123,34 @@ DeviceTiles TilesAt(const TilePlan& plan, const void* tiles, const void* spans) 
           static_cast<const KeySpan*>(spans), static_cast<int32_t>(plan.spans.size())};
 }
 
+// What the arguments point to.
+std::vector<device::HostArray> ArraysOf(const DeviceAttentionArgs& args, const ChorusPlan& plan,
+                                        int64_t num_slots) {
+  const int64_t num_heads = plan.num_rows * args.shape.num_heads;
+  const int64_t kv_bytes = num_slots * args.shape.num_kv_heads * args.shape.head_dim * 2;
+  const auto bytes_of = [](const auto& values) {
+    return static_cast<int64_t>(values.size() * sizeof(values[0]));
+  };
+  return {{args.q, num_heads * args.shape.head_dim * 2, false},
+          {args.k, kv_bytes, false},
+          {args.v, kv_bytes, false},
+          {args.own.tiles, bytes_of(plan.own.tiles), false},
+          {args.own.spans, bytes_of(plan.own.spans), false},
+          {args.fused.tiles, bytes_of(plan.fused.tiles), false},
+          {args.fused.spans, bytes_of(plan.fused.spans), false},
+          {args.slot_table, bytes_of(plan.slot_table), false},
+          {args.out, num_heads * args.shape.head_dim * 2, true},
+          {args.log_sum_exp, num_heads * 4, true},
+          {args.workspace, AttentionWorkspaceFloats(args.shape, args.fused.num_spans) * 4, true}};
+}
+
 }  // namespace
 }  // namespace chorus::bench
 
 using chorus::bench::last_error;
 
 int32_t ChorusKindCount() { return chorus::bench::NumKinds(); }
-const char* ChorusKindName(int32_t kind) { return chorus::bench::KindName(kind); }
+const char* ChorusKindName(int32_t kind) { return chorus::bench::kKindNames[kind]; }
 const char* ChorusLastError() { return last_error.c_str(); }
 
 ChorusPlan* ChorusPlanCreate(const ChorusShape* shape, const ChorusRequest* requests,
@@ -145,8 +170,8 @@ int64_t ChorusPlanPairs(const ChorusPlan* plan) {
   return chorus::CountAllowedPairs(plan->own, {}) + chorus::CountAllowedPairs(plan->fused, {});
 }
 int64_t ChorusWorkspaceFloats(const ChorusPlan* plan) {
-  return chorus::bench::WorkspaceFloats(plan->shape,
-                                        static_cast<int32_t>(plan->fused.spans.size()));
+  return chorus::AttentionWorkspaceFloats(plan->shape,
+                                          static_cast<int32_t>(plan->fused.spans.size()));
 }
 
 ChorusArray ChorusPlanArray(const ChorusPlan* plan, int32_t name) {
@@ -181,9 +206,10 @@ int32_t ChorusAttention(const ChorusPlan* plan, const ChorusBuffers* buffers, vo
   args.fused = chorus::bench::TilesAt(plan->fused, buffers->arrays[kChorusFusedTiles],
                                       buffers->arrays[kChorusFusedSpans]);
   args.workspace = buffers->workspace;
-  const chorus::bench::ArgumentSizes sizes = {.num_rows = plan->num_rows,
-                                              .num_slots = buffers->num_slots,
-                                              .num_table_entries = ChorusPlanTokens(plan)};
-  last_error = chorus::bench::Launch(plan->kind, args, sizes, stream);
-  return last_error.empty() ? 0 : -1;
+  const absl::Status status =
+      chorus::bench::CreateKernels(plan->kind, stream,
+                                   chorus::bench::ArraysOf(args, *plan, buffers->num_slots))
+          ->SegmentAttention(args);
+  last_error = std::string(status.message());
+  return status.ok() ? 0 : -1;
 }

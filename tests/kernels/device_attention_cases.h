@@ -15,6 +15,7 @@
 #include "core/kernels/segment_attention.h"
 #include "core/segment/row_intervals.h"
 #include "core/segment/segment_layout.h"
+#include "tests/kernels/device_attention_memory.h"
 #include "tests/kernels/device_test_support.h"
 #include "tests/kernels/kernel_test_support.h"
 
@@ -126,6 +127,19 @@ Step<Element> RandomStep(const Heads& heads, int num_sequences, int32_t longest,
 
 struct Result {
   std::vector<float> out, log_sum_exp;
+};
+
+// With tiles cut for `kernels`.
+template <class Element>
+struct StepMemory : AttentionMemory<Element> {
+  StepMemory(const Step<Element>& step, const DeviceKernels& kernels)
+      : AttentionMemory<Element>(step) {
+    this->slot_table = step.own.slot_table.empty() ? step.fused.slot_table : step.own.slot_table;
+    this->scalings = step.fused.scalings.empty() ? step.own.scalings : step.fused.scalings;
+    this->own = PlanTiles(step.own, {}, kernels.OwnTileShape(step.shape));
+    this->SetFused(PlanTiles(step.fused, {}, kernels.FusedTileShape(step.shape)));
+  }
+  Result result() const { return {ToFloats(this->out), this->log_sum_exp}; }
 };
 
 template <class Element>

@@ -3,16 +3,16 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <memory>
 #include <numeric>
 #include <random>
 #include <vector>
 
 #include "gtest/gtest.h"
 
-#include "core/kernels/cuda/plain_attention.h"
-#include "core/kernels/cuda/span_attention.h"
 #include "core/kernels/probe_plan.h"
 #include "core/kernels/segment_attention.h"
+#include "tests/kernels/device_attention_memory.h"
 #include "tests/kernels/device_test_support.h"
 #include "tests/kernels/kernel_test_support.h"
 
@@ -78,96 +78,48 @@ inline AttentionPlan RunsOfKind(const AttentionPlan& plan, bool is_fused) {
   return of_kind;
 }
 
-inline constexpr TileShape kPlainTileShape = {1, 1, kPlainSpanKeys};
-
-// Runs kernels over a batch; every launch is checked for races and bounds. What no kernel has
-// written is NaN.
+// Runs kernels over a batch; every launch is checked for races and bounds.
 template <class Element>
 class HostAttention {
  public:
   explicit HostAttention(const DeviceBatch<Element>& batch, uint32_t seed = 1)
-      : batch_(batch),
-        seed_(seed),
-        out_(batch.q.size(), Element{0xFFFF}),
-        log_sum_exp_(int64_t{batch.num_rows()} * batch.shape.num_heads, std::nanf("")) {}
+      : memory_(batch), seed_(seed) {
+    memory_.slot_table = batch.plan.slot_table;
+    memory_.scalings = batch.plan.scalings;
+  }
 
-  const std::vector<Element>& out() const { return out_; }
-  const std::vector<float>& log_sum_exp() const { return log_sum_exp_; }
-  const std::vector<float>& logits() const { return logits_; }  // of the rows that are looked at
+  const std::vector<Element>& out() const { return memory_.out; }
+  const std::vector<float>& log_sum_exp() const { return memory_.log_sum_exp; }
+  const std::vector<float>& logits() const { return memory_.logits; }  // of rows looked at
 
   // From here on the kernels give the logits of these rows.
   void GiveLogits(const ProbePlan& probes) {
-    logit_offsets_ = probes.logit_offsets;
-    logits_.assign(probes.num_logits, std::nanf(""));
+    memory_.logit_offsets = probes.logit_offsets;
+    memory_.logits.assign(probes.num_logits, std::nanf(""));
   }
 
   void RunPlain(const TilePlan& tiles, bool has_outputs = true) {
-    using Kernel = PlainAttention<Element>;
-    const int grid_y = (batch_.shape.num_heads + Kernel::kWarps - 1) / Kernel::kWarps;
-    Launch<Kernel>(tiles, static_cast<int>(tiles.tiles.size()), grid_y, has_outputs);
+    memory_.own = tiles;
+    DeviceAttentionArgs args = memory_.Args();
+    if (!has_outputs) args.out = args.log_sum_exp = nullptr;
+    ASSERT_EQ(Kernels()->PlainAttention(args, args.own), absl::OkStatus());
   }
 
   // The fused rows, without a window.
-  template <int kHeadDim>
   void RunFused(const AttentionPlan& plan) {
-    const int32_t heads = batch_.shape.num_heads / batch_.shape.num_kv_heads;
-    const TilePlan tiles =
-        PlanTiles(RunsOfKind(plan, true), {}, {kSpanQueries / heads, kKeyBlock, 128});
-    const size_t states = tiles.spans.size() * batch_.shape.num_kv_heads * kSpanQueries;
-    values_.assign(states * kHeadDim, std::nanf(""));
-    max_.assign(states, std::nanf(""));
-    sum_.assign(states, std::nanf(""));
-    const int grid_y = batch_.shape.num_kv_heads;
-    Launch<SpanAttention<Element, kHeadDim>>(tiles, static_cast<int>(tiles.spans.size()), grid_y);
-    Launch<MergeSpans<Element, kHeadDim>>(tiles, static_cast<int>(tiles.tiles.size()), grid_y);
+    memory_.own = {};
+    memory_.SetFused(
+        PlanTiles(RunsOfKind(plan, true), {}, Kernels()->FusedTileShape(memory_.shape)));
+    ASSERT_EQ(Kernels()->SegmentAttention(memory_.Args()), absl::OkStatus());
   }
 
  private:
-  template <class Kernel>
-  void Launch(const TilePlan& tiles, int grid_x, int grid_y, bool has_outputs = true) {
-    AttentionLaunch<Element> launch;
-    launch.q = batch_.q.data();
-    launch.k = batch_.k.data();
-    launch.v = batch_.v.data();
-    launch.tiles = tiles.tiles.data();
-    launch.spans = tiles.spans.data();
-    launch.slot_table = batch_.plan.slot_table.data();
-    launch.scalings = batch_.plan.scalings.data();
-    launch.out = has_outputs ? out_.data() : nullptr;
-    launch.log_sum_exp = has_outputs ? log_sum_exp_.data() : nullptr;
-    launch.num_heads = batch_.shape.num_heads;
-    launch.num_kv_heads = batch_.shape.num_kv_heads;
-    launch.heads_per_kv_head = batch_.shape.num_heads / batch_.shape.num_kv_heads;
-    launch.softmax_scale = batch_.shape.softmax_scale;
-    launch.head_dim = batch_.shape.head_dim;
-    launch.logits = logits_.data();
-    launch.logit_offsets = logit_offsets_.empty() ? nullptr : logit_offsets_.data();
-    launch.span_values = values_.data();
-    launch.span_max = max_.data();
-    launch.span_sum = sum_.data();
-    const HostArray arrays[] = {
-        ReadOnly(batch_.q),       ReadOnly(batch_.k),     ReadOnly(batch_.v),
-        ReadOnly(tiles.tiles),    ReadOnly(tiles.spans),  ReadOnly(batch_.plan.slot_table),
-        Writable(out_),           Writable(log_sum_exp_), ReadOnly(batch_.plan.scalings),
-        Writable(values_),        Writable(max_),         Writable(sum_),
-        ReadOnly(logit_offsets_), Writable(logits_)};
-    const HostLaunch host = {.grid_x = grid_x,
-                             .grid_y = grid_y,
-                             .num_threads = Kernel::kThreads,
-                             .shared_bytes = Kernel::kSharedBytes,
-                             .seed = seed_,
-                             .arrays = arrays,
-                             .num_arrays = static_cast<int>(std::size(arrays))};
-    ASSERT_EQ(RunOnHost(host, [&] { Kernel::Run(launch, 0); }), "");
+  std::unique_ptr<DeviceKernels> Kernels() {
+    return KernelsOver(memory_.Arrays(), {.seed = seed_});
   }
 
-  const DeviceBatch<Element>& batch_;
+  AttentionMemory<Element> memory_;
   const uint32_t seed_;
-  std::vector<Element> out_;
-  std::vector<float> log_sum_exp_;
-  std::vector<int64_t> logit_offsets_;
-  std::vector<float> logits_;
-  std::vector<float> values_, max_, sum_;  // of spans
 };
 
 }  // namespace chorus::device

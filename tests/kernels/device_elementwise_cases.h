@@ -10,24 +10,17 @@
 #include "gtest/gtest.h"
 
 #include "core/base/thread_pool.h"
-#include "core/kernels/cuda/device.h"
-#include "core/kernels/cuda/device_args.h"
+#include "core/kernels/cuda/device_kernels.h"
 #include "core/kernels/elementwise.h"
+#include "tests/kernels/device_test_support.h"
 
 // The elementwise device kernels against those of the CPU: the cases, for every back end.
 namespace chorus::device {
 
-// The back end and the element of a suite. A back end is given host memory, and in `arrays` all of
-// it that a kernel may touch:
+// The back end and the element of a suite. A back end is given host memory:
 //   static std::string WhyAbsent()   "" if it can run
-//   template <class Element> static void
-//     AddRmsNorm(const NormArgs<Element>& args, const Arrays& arrays)
-//     RopeAndWriteKv(const DeviceRopeArgs& args, const Arrays& arrays)
-//     MoveKv(const DeviceRopeArgs& args, const std::vector<KvMove>& moves, const Arrays& arrays)
-//     SiluMultiply(const SiluArgs<Element>& args, const Arrays& arrays)
-//     Embed(const RowsArgs<Element, float>& args, const Arrays& arrays)
-//     GatherRows(const RowsArgs<T, T>& args, const Arrays& arrays), T the element or float
-//     AddBias(const BiasArgs<Element>& args, const Arrays& arrays)
+//   static absl::Status Run(const Arrays& arrays, const Start& start)
+//     start(kernels, at): `arrays` is all that kernels may touch, at(data) where they find one
 template <class BackendType, class ElementType>
 struct ElementwiseCase {
   using Backend = BackendType;
@@ -36,47 +29,12 @@ struct ElementwiseCase {
 
 using Arrays = std::vector<HostArray>;
 
-template <class Element>
-struct NormArgs {
-  float* residual = nullptr;
-  const Element* delta = nullptr;  // null: nothing is added
-  const float* weight = nullptr;
-  Element* out = nullptr;
-  int32_t num_rows = 0;
-  int32_t size = 0;
-  float epsilon = 0.0f;
-};
-
-template <class Element>
-struct SiluArgs {
-  const Element* gate_up = nullptr;
-  Element* out = nullptr;
-  int32_t num_rows = 0;
-  int32_t size = 0;
-};
-
-// Row i of `to` comes from row indexes[i] of `from`.
-template <class From, class To>
-struct RowsArgs {
-  const int32_t* indexes = nullptr;
-  const From* from = nullptr;
-  To* to = nullptr;
-  int32_t num_rows = 0;
-  int32_t size = 0;
-};
-
-template <class Element>
-struct BiasArgs {
-  Element* x = nullptr;
-  const float* bias = nullptr;
-  int32_t num_rows = 0;
-  int32_t size = 0;
-};
-
 template <class Case>
 class DeviceElementwiseTest : public testing::Test {
  protected:
   using Element = typename Case::Element;
+  static constexpr DeviceType kType = kTypeOf<Element>;
+
   void SetUp() override {
     if (const std::string why = Case::Backend::WhyAbsent(); !why.empty()) GTEST_SKIP() << why;
   }
@@ -85,15 +43,7 @@ class DeviceElementwiseTest : public testing::Test {
   using Floats = std::vector<float>;
 
   Elements Random(int64_t size, float limit = 2.0f) {
-    std::uniform_real_distribution<float> uniform(-limit, limit);
-    Elements out(size);
-    for (Element& element : out) element = FromFloat<Element>(uniform(random_));
-    return out;
-  }
-  static Floats ToFloats(const Elements& elements) {
-    Floats out;
-    for (Element element : elements) out.push_back(ToFloat(element));
-    return out;
+    return RandomElements<Element>(size, limit, random_);
   }
   static Elements Nan(int64_t size) { return Elements(size, Element{0xFFFF}); }
 
@@ -107,13 +57,9 @@ class DeviceElementwiseTest : public testing::Test {
     }
   }
 
-  template <class T>
-  static HostArray In(const std::vector<T>& values) {
-    return {values.data(), static_cast<int64_t>(values.size() * sizeof(T)), false};
-  }
-  template <class T>
-  static HostArray Out(const std::vector<T>& values) {
-    return {values.data(), static_cast<int64_t>(values.size() * sizeof(T)), true};
+  template <class Start>
+  static void Run(const Arrays& arrays, const Start& start) {
+    ASSERT_EQ(Case::Backend::Run(arrays, start), absl::OkStatus());
   }
 
   // [positions, half] of rotations that are no symmetric numbers.
@@ -138,24 +84,21 @@ TYPED_TEST_P(DeviceElementwiseTest, AddRmsNorm) {
   for (int size : {2, 64, 578, 3072, 4610}) {
     constexpr int kRows = 3;
     const auto delta = this->Random(kRows * size);
-    std::vector<float> residual = this->ToFloats(this->Random(kRows * size));
-    const std::vector<float> weight = this->ToFloats(this->Random(size));
+    std::vector<float> residual = ToFloats(this->Random(kRows * size));
+    const std::vector<float> weight = ToFloats(this->Random(size));
     for (bool has_delta : {true, false}) {
       std::vector<float> expected_residual = residual, expected(kRows * size);
       const std::vector<float> added =
-          has_delta ? this->ToFloats(delta) : std::vector<float>(kRows * size);
+          has_delta ? ToFloats(delta) : std::vector<float>(kRows * size);
       chorus::AddRmsNorm(expected_residual.data(), added.data(), weight.data(), kRows, size, 1e-5f,
                          expected.data(), this->pool_);
       auto out = this->Nan(kRows * size);
-      TypeParam::Backend::template AddRmsNorm<typename TypeParam::Element>(
-          {.residual = residual.data(),
-           .delta = has_delta ? delta.data() : nullptr,
-           .weight = weight.data(),
-           .out = out.data(),
-           .num_rows = kRows,
-           .size = size,
-           .epsilon = 1e-5f},
-          {this->Out(residual), this->In(delta), this->In(weight), this->Out(out)});
+      this->Run({Writable(residual), ReadOnly(delta), ReadOnly(weight), Writable(out)},
+                [&](DeviceKernels& kernels, const auto& at) {
+                  return kernels.AddRmsNorm(this->kType, at(residual.data()),
+                                            has_delta ? at(delta.data()) : nullptr,
+                                            at(weight.data()), kRows, size, 1e-5f, at(out.data()));
+                });
       EXPECT_EQ(residual, expected_residual);
       this->ExpectNear(out, expected, 8.0f);
     }
@@ -167,7 +110,7 @@ TYPED_TEST_P(DeviceElementwiseTest, RopeAndWriteKv) {
   const std::vector<int32_t> positions = {0, 7, 49, 7}, slots = {8, 0, 3, 5};
   for (int head_dim : {4, 64, 128}) {  // the last by more than one block
     const auto qkv = this->Random(kRows * (kHeads + 2 * kKvHeads) * head_dim);
-    const std::vector<float> qkv32 = this->ToFloats(qkv);
+    const std::vector<float> qkv32 = ToFloats(qkv);
     const std::vector<float> cosine = this->Table(kPositions, head_dim / 2, false);
     const std::vector<float> sine = this->Table(kPositions, head_dim / 2, true);
     const int64_t kv_size = kSlots * kKvHeads * head_dim;
@@ -185,22 +128,24 @@ TYPED_TEST_P(DeviceElementwiseTest, RopeAndWriteKv) {
     auto q_out = this->Nan(kRows * kHeads * head_dim);
     using Element = typename TypeParam::Element;
     std::vector<Element> k_out(kv_size, FromFloat<Element>(9.0f)), v_out = k_out;
-    TypeParam::Backend::template RopeAndWriteKv<Element>(
-        {.shape = {kHeads, kKvHeads, head_dim, 1.0f},
-         .qkv = qkv.data(),
-         .positions = positions.data(),
-         .slots = slots.data(),
-         .num_rows = kRows,
-         .cosine = cosine.data(),
-         .sine = sine.data(),
-         .q_out = q_out.data(),
-         .k = k_out.data(),
-         .v = v_out.data()},
-        {this->In(qkv), this->In(positions), this->In(slots), this->In(cosine), this->In(sine),
-         this->Out(q_out), this->Out(k_out), this->Out(v_out)});
+    this->Run({ReadOnly(qkv), ReadOnly(positions), ReadOnly(slots), ReadOnly(cosine),
+               ReadOnly(sine), Writable(q_out), Writable(k_out), Writable(v_out)},
+              [&](DeviceKernels& kernels, const auto& at) {
+                return kernels.RopeAndWriteKv(this->kType,
+                                              {.shape = {kHeads, kKvHeads, head_dim, 1.0f},
+                                               .qkv = at(qkv.data()),
+                                               .positions = at(positions.data()),
+                                               .slots = at(slots.data()),
+                                               .num_rows = kRows,
+                                               .cosine = at(cosine.data()),
+                                               .sine = at(sine.data()),
+                                               .q_out = at(q_out.data()),
+                                               .k = at(k_out.data()),
+                                               .v = at(v_out.data())});
+              });
     this->ExpectNear(q_out, q, 4.0f);
     this->ExpectNear(k_out, k, 4.0f);
-    EXPECT_EQ(this->ToFloats(v_out), v);
+    EXPECT_EQ(ToFloats(v_out), v);
   }
 }
 
@@ -208,7 +153,7 @@ TYPED_TEST_P(DeviceElementwiseTest, MoveKv) {
   constexpr int kKvHeads = 3, kPositions = 50, kSlots = 8, kHeadDim = 64;
   const std::vector<KvMove> moves = {{0, 5, 0}, {1, 7, 49}, {1, 4, 3}};
   auto k = this->Random(kSlots * kKvHeads * kHeadDim), v = this->Random(k.size());
-  std::vector<float> k32 = this->ToFloats(k), v32 = this->ToFloats(v);
+  std::vector<float> k32 = ToFloats(k), v32 = ToFloats(v);
   const std::vector<float> cosine = this->Table(kPositions, kHeadDim / 2, false);
   const std::vector<float> sine = this->Table(kPositions, kHeadDim / 2, true);
   chorus::MoveKv({.shape = {kKvHeads, kKvHeads, kHeadDim, 1.0f},
@@ -218,15 +163,18 @@ TYPED_TEST_P(DeviceElementwiseTest, MoveKv) {
                   .sine = sine.data(),
                   .kv = {KvType::kFloat32, k32.data(), v32.data(), kSlots}},
                  this->pool_);
-  TypeParam::Backend::template MoveKv<typename TypeParam::Element>(
-      {.shape = {kKvHeads, kKvHeads, kHeadDim, 1.0f},
-       .cosine = cosine.data(),
-       .sine = sine.data(),
-       .k = k.data(),
-       .v = v.data()},
-      moves, {this->In(moves), this->In(cosine), this->In(sine), this->Out(k), this->Out(v)});
+  this->Run({ReadOnly(moves), ReadOnly(cosine), ReadOnly(sine), Writable(k), Writable(v)},
+            [&](DeviceKernels& kernels, const auto& at) {
+              return kernels.MoveKv(this->kType,
+                                    {.shape = {kKvHeads, kKvHeads, kHeadDim, 1.0f},
+                                     .cosine = at(cosine.data()),
+                                     .sine = at(sine.data()),
+                                     .k = at(k.data()),
+                                     .v = at(v.data())},
+                                    at(moves.data()), static_cast<int32_t>(moves.size()));
+            });
   this->ExpectNear(k, k32, 4.0f);
-  EXPECT_EQ(this->ToFloats(v), v32);
+  EXPECT_EQ(ToFloats(v), v32);
 }
 
 TYPED_TEST_P(DeviceElementwiseTest, SiluMultiply) {
@@ -240,11 +188,11 @@ TYPED_TEST_P(DeviceElementwiseTest, SiluMultiply) {
     gate_up[1] = FromFloat<Element>(largest);
     gate_up[size + 1] = FromFloat<Element>(0.5f);
     std::vector<float> expected(kRows * size);
-    chorus::SiluMultiply(this->ToFloats(gate_up).data(), kRows, size, expected.data(), this->pool_);
+    chorus::SiluMultiply(ToFloats(gate_up).data(), kRows, size, expected.data(), this->pool_);
     auto out = this->Nan(kRows * size);
-    TypeParam::Backend::template SiluMultiply<Element>(
-        {.gate_up = gate_up.data(), .out = out.data(), .num_rows = kRows, .size = size},
-        {this->In(gate_up), this->Out(out)});
+    this->Run({ReadOnly(gate_up), Writable(out)}, [&](DeviceKernels& kernels, const auto& at) {
+      return kernels.SiluMultiply(this->kType, at(gate_up.data()), kRows, size, at(out.data()));
+    });
     this->ExpectNear(out, expected, 1.0f);
   }
 }
@@ -254,15 +202,14 @@ TYPED_TEST_P(DeviceElementwiseTest, Embed) {
   const std::vector<int32_t> token_ids = {6, 0, 3, 3};
   for (int size : {2, 600}) {
     const auto table = this->Random(kVocab * size);
-    const std::vector<float> table32 = this->ToFloats(table);
+    const std::vector<float> table32 = ToFloats(table);
     std::vector<float> residual(token_ids.size() * size, std::nanf(""));
-    TypeParam::Backend::template Embed<typename TypeParam::Element>(
-        {.indexes = token_ids.data(),
-         .from = table.data(),
-         .to = residual.data(),
-         .num_rows = static_cast<int32_t>(token_ids.size()),
-         .size = size},
-        {this->In(token_ids), this->In(table), this->Out(residual)});
+    this->Run({ReadOnly(token_ids), ReadOnly(table), Writable(residual)},
+              [&](DeviceKernels& kernels, const auto& at) {
+                return kernels.Embed(this->kType, at(token_ids.data()),
+                                     static_cast<int32_t>(token_ids.size()), at(table.data()), size,
+                                     at(residual.data()));
+              });
     for (size_t i = 0; i < residual.size(); ++i) {
       ASSERT_EQ(residual[i], table32[token_ids[i / size] * size + i % size]);
     }
@@ -275,15 +222,19 @@ TYPED_TEST_P(DeviceElementwiseTest, GatherRows) {
   const auto num_rows = static_cast<int32_t>(rows.size());
   for (int size : {2, 600}) {
     const auto from = this->Random(kRows * size);
-    const std::vector<float> from32 = this->ToFloats(from);
+    const std::vector<float> from32 = ToFloats(from);
     auto out = this->Nan(int64_t{num_rows} * size);
     std::vector<float> out32(out.size());
-    TypeParam::Backend::template GatherRows<typename TypeParam::Element>(
-        {rows.data(), from.data(), out.data(), num_rows, size},
-        {this->In(from), this->In(rows), this->Out(out)});
-    TypeParam::Backend::template GatherRows<float>(
-        {rows.data(), from32.data(), out32.data(), num_rows, size},
-        {this->In(from32), this->In(rows), this->Out(out32)});
+    this->Run({ReadOnly(from), ReadOnly(rows), Writable(out)},
+              [&](DeviceKernels& kernels, const auto& at) {
+                return kernels.GatherRows(this->kType, at(from.data()), at(rows.data()), num_rows,
+                                          size, at(out.data()));
+              });
+    this->Run({ReadOnly(from32), ReadOnly(rows), Writable(out32)},
+              [&](DeviceKernels& kernels, const auto& at) {
+                return kernels.GatherFloatRows(at(from32.data()), at(rows.data()), num_rows, size,
+                                               at(out32.data()));
+              });
     for (size_t i = 0; i < out.size(); ++i) {
       ASSERT_EQ(out[i].bits, from[rows[i / size] * size + i % size].bits);
       ASSERT_EQ(out32[i], from32[rows[i / size] * size + i % size]);
@@ -295,11 +246,12 @@ TYPED_TEST_P(DeviceElementwiseTest, AddBias) {
   constexpr int kRows = 3;
   for (int size : {2, 600}) {
     auto x = this->Random(kRows * size);
-    const std::vector<float> bias = this->ToFloats(this->Random(size));
-    std::vector<float> expected = this->ToFloats(x);
+    const std::vector<float> bias = ToFloats(this->Random(size));
+    std::vector<float> expected = ToFloats(x);
     for (size_t i = 0; i < expected.size(); ++i) expected[i] += bias[i % size];
-    TypeParam::Backend::template AddBias<typename TypeParam::Element>(
-        {x.data(), bias.data(), kRows, size}, {this->Out(x), this->In(bias)});
+    this->Run({Writable(x), ReadOnly(bias)}, [&](DeviceKernels& kernels, const auto& at) {
+      return kernels.AddBias(this->kType, at(x.data()), at(bias.data()), kRows, size);
+    });
     this->ExpectNear(x, expected, 1.0f);
   }
 }

@@ -7,7 +7,6 @@
 #include "gtest/gtest.h"
 
 #include "core/kernels/attention_statistics.h"
-#include "core/kernels/cuda/reduce_probes.h"
 #include "core/kernels/probe_plan.h"
 #include "tests/kernels/device_attention_run.h"
 
@@ -70,49 +69,41 @@ class HostProbes {
   }
 
   void Reduce(const std::vector<float>& logits, int32_t layer) {
-    Launch<ReduceProbes>(logits, layer, num_heads_);
+    ASSERT_EQ(KernelsOver(Arrays(logits))->ReduceProbes(Args(logits), layer), absl::OkStatus());
   }
-  void Mean() { Launch<MeanProbes>({}, 0, 1); }
+  void Mean() { ASSERT_EQ(KernelsOver(Arrays({}))->MeanProbes(Args({})), absl::OkStatus()); }
 
   const Found& found() const { return found_; }
 
  private:
-  template <class Kernel>
-  void Launch(const std::vector<float>& logits, int32_t layer, int grid_y) {
-    const auto num_probes = static_cast<int32_t>(plan_.tasks.size());
-    ProbeLaunch launch;
-    launch.tasks = plan_.tasks.data();
-    launch.pieces = plan_.pieces.data();
-    launch.piece_begins = plan_.piece_begins.data();
-    launch.layer_order = plan_.layer_order.data() + int64_t{layer} * num_probes;
-    launch.head_order = plan_.head_order.data();
-    launch.scalings = scalings_.data();
-    launch.logits = logits.data();
-    launch.mass_sums = found_.mass_sums.data();
-    launch.mean_mass = found_.mean_mass.data();
-    launch.mass = found_.mass.data();
-    launch.mean_logits = found_.mean_logits.data();
-    launch.num_heads = num_heads_;
-    launch.is_first_layer = layer == 0 ? 1 : 0;
-    launch.mean_factor = 1.0f / static_cast<float>(kNumLayers * num_heads_);
-    const HostArray arrays[] = {ReadOnly(plan_.tasks),
-                                ReadOnly(plan_.pieces),
-                                ReadOnly(plan_.piece_begins),
-                                ReadOnly(plan_.layer_order),
-                                ReadOnly(plan_.head_order),
-                                ReadOnly(scalings_),
-                                ReadOnly(logits),
-                                Writable(found_.mass_sums),
-                                Writable(found_.mean_mass),
-                                Writable(found_.mass),
-                                Writable(found_.mean_logits)};
-    const HostLaunch host = {.grid_x = num_probes,
-                             .grid_y = grid_y,
-                             .num_threads = Kernel::kThreads,
-                             .shared_bytes = Kernel::kSharedBytes,
-                             .arrays = arrays,
-                             .num_arrays = static_cast<int>(std::size(arrays))};
-    ASSERT_EQ(RunOnHost(host, [&] { Kernel::Run(launch, 0); }), "");
+  DeviceProbes Args(const std::vector<float>& logits) {
+    return {.tasks = plan_.tasks.data(),
+            .num_probes = static_cast<int32_t>(plan_.tasks.size()),
+            .pieces = plan_.pieces.data(),
+            .piece_begins = plan_.piece_begins.data(),
+            .layer_order = plan_.layer_order.data(),
+            .head_order = plan_.head_order.data(),
+            .scalings = scalings_.data(),
+            .num_layers = kNumLayers,
+            .num_heads = num_heads_,
+            .logits = logits.data(),
+            .mass_sums = found_.mass_sums.data(),
+            .mean_mass = found_.mean_mass.data(),
+            .mass = found_.mass.data(),
+            .mean_logits = found_.mean_logits.data()};
+  }
+  std::vector<HostArray> Arrays(const std::vector<float>& logits) {
+    return {ReadOnly(plan_.tasks),
+            ReadOnly(plan_.pieces),
+            ReadOnly(plan_.piece_begins),
+            ReadOnly(plan_.layer_order),
+            ReadOnly(plan_.head_order),
+            ReadOnly(scalings_),
+            ReadOnly(logits),
+            Writable(found_.mass_sums),
+            Writable(found_.mean_mass),
+            Writable(found_.mass),
+            Writable(found_.mean_logits)};
   }
 
   const ProbePlan& plan_;
@@ -219,9 +210,9 @@ void ExpectFastKernelsAreProbed(int32_t num_heads, int32_t num_kv_heads, uint32_
   const ProbePlan plan =
       PlanProbes(batch.plan, probes.probes, {}, ModelOf(num_heads, batch.num_rows()));
   HostAttention<Element> plain(batch), probed(batch, seed);
-  plain.template RunFused<kHeadDim>(batch.plan);
+  plain.RunFused(batch.plan);
   probed.GiveLogits(plan);
-  probed.template RunFused<kHeadDim>(batch.plan);
+  probed.RunFused(batch.plan);
   probed.RunPlain(PlanProbedOwnRows(batch.plan, probes.probes, {}, kPlainTileShape),
                   /*has_outputs=*/false);
   EXPECT_TRUE(SameBits(probed.out(), plain.out()));
@@ -249,7 +240,7 @@ TEST(DeviceProbesTest, AreTheSameBitForBitInEveryBatch) {
         PlanProbes(plan, probes.probes, {}, ModelOf(shape.num_heads, batch.num_rows()));
     HostAttention<BFloat16> host(batch, round + 1);
     host.GiveLogits(probe_plan);
-    host.RunFused<64>(plan);
+    host.RunFused(plan);
     host.RunPlain(PlanProbedOwnRows(plan, probes.probes, {}, kPlainTileShape), false);
     const Found found = Reduce(probe_plan, plan.scalings, shape.num_heads, host.logits());
     if (round == 0) first = found;

@@ -7,9 +7,12 @@
 
 #include "gtest/gtest.h"
 
+#include "core/kernels/cuda/sampling_workspace.h"
+#include "core/model/device_choices.h"
 #include "core/model/logit_combiner.h"
 #include "core/model/random_bits.h"
 #include "core/model/sampler.h"
+#include "tests/kernels/device_test_support.h"
 
 namespace chorus {
 namespace {
@@ -162,6 +165,48 @@ OwnedChoice RandomChoice(const StepLogits& logits, std::mt19937& random) {
     choice.target_rows = rows(static_cast<int>(random() % 4));
   }
   return owned;
+}
+
+DeviceSampling SampleOnDevice(absl::Span<const TokenChoice> choices, const StepLogits& logits,
+                              uint32_t seed, bool all_kernels) {
+  const int32_t vocab_size = logits.vocab_size;
+  const PackedChoices packed = PackChoices(choices, logits.step_rows, vocab_size);
+  const int num_rows = static_cast<int>(logits.step_rows.size());
+  const int num_choices = packed.num_choices();
+  DeviceSampling result;
+  result.combined.assign(int64_t{num_choices} * vocab_size, kNan);
+  std::vector<float> changed(int64_t{packed.num_changed_rows()} * vocab_size, kNan);
+  // A byte of 0xFF everywhere is NaN.
+  std::vector<uint8_t> output(packed.output_bytes(), 0xFF);
+  std::vector<uint8_t> workspace(
+      device::SamplingWorkspaceBytes(
+          {num_rows, num_choices, packed.num_changed_rows(), vocab_size}),
+      0xFF);
+  const auto start = [&](DeviceKernels& kernels, const auto& at) {
+    const auto floats = [&](const std::vector<float>& of) {
+      return of.empty() ? nullptr : static_cast<float*>(at(of.data()));
+    };
+    return kernels.Sample({.in = packed.InputsAt(at(packed.bytes().data())),
+                           .out = packed.OutputsAt(at(output.data())),
+                           .logits = floats(logits.values),
+                           .num_rows = num_rows,
+                           .num_choices = num_choices,
+                           .num_changed_rows = packed.num_changed_rows(),
+                           .vocab_size = vocab_size,
+                           .combined = floats(result.combined),
+                           .changed = floats(changed),
+                           .workspace = at(workspace.data()),
+                           .combines = packed.combines() || all_kernels,
+                           .adjusts = packed.adjusts() || all_kernels,
+                           .compares = packed.compares() || all_kernels});
+  };
+  EXPECT_EQ(RunSampling({device::ReadOnly(logits.values), device::Writable(workspace),
+                         device::ReadOnly(packed.bytes()), device::Writable(result.combined),
+                         device::Writable(changed), device::Writable(output)},
+                        seed, start),
+            absl::OkStatus());
+  result.chosen = UnpackChosen(choices, packed, output.data(), result.combined.data(), vocab_size);
+  return result;
 }
 
 std::vector<float> CombineOnCpu(const TokenChoice& choice, const StepLogits& logits) {

@@ -1,5 +1,5 @@
-// The sampling kernels' own source, on the device that this is linked with, against CombineLogits, Disagreement,
-// SampleToken and AppendLogprobs.
+// The sampling kernels' own source, on the device that this is linked with, against CombineLogits,
+// Disagreement, SampleToken and AppendLogprobs.
 #include <algorithm>
 #include <cmath>
 #include <cstring>

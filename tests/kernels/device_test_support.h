@@ -3,11 +3,14 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <random>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "core/kernels/cuda/device_host.h"
+#include "core/kernels/cuda/host_kernels.h"
 
 // What the tests of device kernels on the host back end share.
 namespace chorus::device {
@@ -36,6 +39,17 @@ template <class T>
 HostArray Writable(std::vector<T>& values) {
   return {values.data(), static_cast<int64_t>(values.size() * sizeof(T)), true};
 }
+
+// The kernels on simulated blocks, which run as they are started and may touch `arrays`.
+inline std::unique_ptr<DeviceKernels> KernelsOver(std::vector<HostArray> arrays,
+                                                  const HostKernelsOptions& options = {}) {
+  return CreateHostKernels([](const HostWork& work) { return work(); },
+                           [arrays = std::move(arrays)] { return arrays; }, options);
+}
+
+template <class Element>
+inline constexpr DeviceType kTypeOf =
+    std::is_same_v<Element, BFloat16> ? DeviceType::kBFloat16 : DeviceType::kFloat16;
 
 template <class T>
 bool SameBits(const std::vector<T>& a, const std::vector<T>& b) {

@@ -1,14 +1,11 @@
 // The attention kernels on a GPU, against the reference: the cases of device_attention_test.cc.
-#include <cmath>
 #include <string>
-#include <type_traits>
-#include <vector>
 
 #include <cuda_runtime_api.h>
 
 #include "gtest/gtest.h"
 
-#include "core/kernels/cuda/segment_attention_cuda.h"
+#include "core/kernels/cuda/cuda_kernels.h"
 #include "tests/kernels/device_attention_cases.h"
 #include "tests/kernels/gpu_arrays.h"
 
@@ -17,11 +14,8 @@ namespace {
 
 using test::GpuArrays;
 
-DeviceTiles TilesOn(const GpuArrays& gpu, const TilePlan& plan) {
-  return {plan.tiles.empty() ? nullptr : gpu.At(plan.tiles.data()),
-          static_cast<int32_t>(plan.tiles.size()),
-          plan.spans.empty() ? nullptr : gpu.At(plan.spans.data()),
-          static_cast<int32_t>(plan.spans.size())};
+DeviceTiles TilesOn(const GpuArrays& gpu, const DeviceTiles& tiles) {
+  return {gpu.At(tiles.tiles), tiles.num_tiles, gpu.At(tiles.spans), tiles.num_spans};
 }
 
 template <CudaAttentionKind kKind>
@@ -38,38 +32,23 @@ struct GpuBackend {
 
   template <class Element, int kHeadDim>
   static Result Run(const Step<Element>& step, uint32_t) {
-    const TilePlan own = PlanTiles(step.own, {}, CudaOwnTileShape(step.shape, kKind));
-    const TilePlan fused = PlanTiles(step.fused, {}, CudaFusedTileShape(step.shape));
-    std::vector<Element> out(step.q.size(), Element{0xFFFF});
-    std::vector<float> log_sum_exp(int64_t{step.num_rows} * step.shape.num_heads, std::nanf(""));
-    std::vector<float> workspace(
-        AttentionWorkspaceFloats(step.shape, static_cast<int32_t>(fused.spans.size())),
-        std::nanf(""));
-    const std::vector<int32_t>& slot_table =
-        step.own.slot_table.empty() ? step.fused.slot_table : step.own.slot_table;
-    const std::vector<SegmentScaling>& scalings =
-        step.fused.scalings.empty() ? step.own.scalings : step.fused.scalings;
-    GpuArrays gpu({ReadOnly(step.q), ReadOnly(step.k), ReadOnly(step.v), ReadOnly(own.tiles),
-                   ReadOnly(own.spans), ReadOnly(fused.tiles), ReadOnly(fused.spans),
-                   ReadOnly(slot_table), ReadOnly(scalings), Writable(out), Writable(log_sum_exp),
-                   Writable(workspace)});
-    DeviceAttentionArgs args;
-    args.type = std::is_same_v<Element, BFloat16> ? DeviceType::kBFloat16 : DeviceType::kFloat16;
-    args.shape = step.shape;
-    args.q = gpu.At(step.q.data());
-    args.k = gpu.At(step.k.data());
-    args.v = gpu.At(step.v.data());
-    args.out = gpu.At(out.data());
-    args.log_sum_exp = gpu.At(log_sum_exp.data());
-    args.slot_table = gpu.At(slot_table.data());
-    args.scalings = scalings.empty() ? nullptr : gpu.At(scalings.data());
-    args.own = TilesOn(gpu, own);
-    args.fused = TilesOn(gpu, fused);
-    args.workspace = workspace.empty() ? nullptr : gpu.At(workspace.data());
-    const cudaError_t error = LaunchSegmentAttention(args, kKind, /*stream=*/nullptr);
-    EXPECT_EQ(error, cudaSuccess) << cudaGetErrorString(error);
+    const auto kernels = CreateCudaKernels(/*device_index=*/0, kKind, /*stream=*/nullptr);
+    StepMemory<Element> memory(step, *kernels);
+    GpuArrays gpu(memory.Arrays());
+    DeviceAttentionArgs args = memory.Args();
+    args.q = gpu.At(args.q);
+    args.k = gpu.At(args.k);
+    args.v = gpu.At(args.v);
+    args.out = gpu.At(args.out);
+    args.log_sum_exp = gpu.At(args.log_sum_exp);
+    args.slot_table = gpu.At(args.slot_table);
+    args.scalings = gpu.At(args.scalings);
+    args.own = TilesOn(gpu, args.own);
+    args.fused = TilesOn(gpu, args.fused);
+    args.workspace = gpu.At(args.workspace);
+    EXPECT_EQ(kernels->SegmentAttention(args), absl::OkStatus());
     gpu.Download();
-    return {ToFloats(out), std::move(log_sum_exp)};
+    return memory.result();
   }
 };
 using Backends =

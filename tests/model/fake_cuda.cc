@@ -10,10 +10,6 @@
 #include <cuda_runtime_api.h>
 
 #include "core/kernels/bfloat16.h"
-#include "core/kernels/cuda/attention_probes_cuda.h"
-#include "core/kernels/cuda/elementwise_cuda.h"
-#include "core/kernels/cuda/sampling_cuda.h"
-#include "core/kernels/cuda/segment_attention_cuda.h"
 
 namespace chorus {
 namespace fake_cuda {
@@ -63,56 +59,6 @@ int64_t PinnedBytes() {
 }
 
 }  // namespace fake_cuda
-
-using fake_cuda::Global;
-
-// Kernels are not tested here.
-bool CudaAttentionTakes(const AttentionShape&) { return true; }
-cudaError_t FindCudaAttentionKind(int, CudaAttentionKind&) { return cudaSuccess; }
-TileShape CudaOwnTileShape(const AttentionShape&, CudaAttentionKind) { return {}; }
-TileShape CudaFusedTileShape(const AttentionShape&) { return {}; }
-int64_t AttentionWorkspaceFloats(const AttentionShape&, int32_t) { return 0; }
-cudaError_t LaunchSegmentAttention(const DeviceAttentionArgs&, CudaAttentionKind, cudaStream_t) {
-  return cudaSuccess;
-}
-bool CudaPlainAttentionTakes(const AttentionShape&) { return true; }
-TileShape CudaPlainTileShape() { return {}; }
-cudaError_t LaunchPlainAttention(const DeviceAttentionArgs&, const DeviceTiles&, cudaStream_t) {
-  return cudaSuccess;
-}
-cudaError_t LaunchReduceProbes(const DeviceProbes&, int32_t, cudaStream_t) { return cudaSuccess; }
-cudaError_t LaunchMeanProbes(const DeviceProbes&, cudaStream_t) { return cudaSuccess; }
-int64_t CudaSamplingWorkspaceBytes(int32_t, int32_t, int32_t, int32_t) { return 0; }
-cudaError_t LaunchSampling(const DeviceSamplingArgs&, cudaStream_t) { return cudaSuccess; }
-cudaError_t LaunchEmbed(DeviceType, const int32_t*, int32_t, const void*, int32_t, float*,
-                        cudaStream_t) {
-  return cudaSuccess;
-}
-cudaError_t LaunchAddBias(DeviceType, void*, const float*, int32_t, int32_t, cudaStream_t) {
-  return cudaSuccess;
-}
-cudaError_t LaunchGatherRows(DeviceType, const void*, const int32_t*, int32_t, int32_t, void*,
-                             cudaStream_t) {
-  return cudaSuccess;
-}
-cudaError_t LaunchGatherFloatRows(const float*, const int32_t*, int32_t, int32_t, float*,
-                                  cudaStream_t) {
-  return cudaSuccess;
-}
-cudaError_t LaunchAddRmsNorm(DeviceType, float*, const void*, const float*, int32_t, int32_t, float,
-                             void*, cudaStream_t) {
-  return cudaSuccess;
-}
-cudaError_t LaunchRopeAndWriteKv(DeviceType, const DeviceRopeArgs&, cudaStream_t) {
-  return cudaSuccess;
-}
-cudaError_t LaunchMoveKv(DeviceType, const DeviceRopeArgs&, const KvMove*, int32_t, cudaStream_t) {
-  return cudaSuccess;
-}
-cudaError_t LaunchSiluMultiply(DeviceType, const void*, int32_t, int32_t, void*, cudaStream_t) {
-  return cudaErrorInvalidConfiguration;
-}
-
 }  // namespace chorus
 
 using chorus::fake_cuda::DoWork;
@@ -122,6 +68,10 @@ using chorus::fake_cuda::Queue;
 extern "C" {
 
 cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : cudaErrorInvalidDevice; }
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
+  *value = 8;
+  return cudaSuccess;
+}
 cudaError_t cudaGetLastError() { return cudaSuccess; }
 const char* cudaGetErrorName(cudaError_t) { return "cudaErrorName"; }
 const char* cudaGetErrorString(cudaError_t) { return "its text"; }

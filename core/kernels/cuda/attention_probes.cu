@@ -1,18 +1,9 @@
-#include "core/kernels/cuda/attention_probes_cuda.h"
 #include "core/kernels/cuda/launch.cuh"
-#include "core/kernels/cuda/launch_of.h"
+#include "core/kernels/cuda/reduce_probes.h"
 
-namespace chorus {
+namespace chorus::device {
 
-using device::LaunchOf;
+template struct KernelStart<ReduceProbes>;
+template struct KernelStart<MeanProbes>;
 
-cudaError_t LaunchReduceProbes(const DeviceProbes& probes, int32_t layer, cudaStream_t stream) {
-  return device::Start<device::ReduceProbes>(LaunchOf(probes, layer),
-                                             dim3(probes.num_probes, probes.num_heads), stream);
-}
-
-cudaError_t LaunchMeanProbes(const DeviceProbes& probes, cudaStream_t stream) {
-  return device::Start<device::MeanProbes>(LaunchOf(probes, 0), dim3(probes.num_probes), stream);
-}
-
-}  // namespace chorus
+}  // namespace chorus::device

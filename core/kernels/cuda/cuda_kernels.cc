@@ -5,20 +5,53 @@
 #include "absl/strings/str_cat.h"
 
 #include "core/base/status_macros.h"
-#include "core/kernels/cuda/attention_probes_cuda.h"
-#include "core/kernels/cuda/elementwise_cuda.h"
-#include "core/kernels/cuda/sampling_cuda.h"
-#include "core/kernels/cuda/segment_attention_cuda.h"
+#include "core/kernels/cuda/hopper_attention.h"
+#include "core/kernels/cuda/launched_kernels.h"
+#include "core/kernels/cuda/prefill_attention.h"
+#include "core/kernels/cuda/start_kernel.h"
 
 namespace chorus {
 namespace {
 
-// A kernel can only be started while its stream's device is the thread's current one.
-template <typename Launch>
-absl::Status Start(int32_t device_index, const char* kernel, const Launch& launch) {
-  CHORUS_RETURN_IF_ERROR(CudaStatus(cudaSetDevice(device_index), "cudaSetDevice"));
-  return CudaStatus(launch(), kernel);
-}
+struct CudaStarter {
+  int32_t device_index;
+  CudaAttentionKind kind;
+  cudaStream_t stream;
+
+  template <class Kernel>
+  absl::Status Start(const char* what, const typename Kernel::Launch& launch, int32_t grid_x,
+                     int32_t grid_y) const {
+    CHORUS_RETURN_IF_ERROR(MakeCurrent());
+    return CudaStatus(device::KernelStart<Kernel>::Start(launch, grid_x, grid_y, stream), what);
+  }
+
+  template <class Element, int kHeadDim>
+  absl::Status StartOwn(const char* what, const device::AttentionLaunch<Element>& launch,
+                        int32_t num_tiles) const {
+    if (kind == CudaAttentionKind::kAmpere) {
+      return Start<device::PrefillAttention<Element, kHeadDim>>(what, launch, num_tiles,
+                                                                launch.num_kv_heads);
+    }
+    CHORUS_RETURN_IF_ERROR(MakeCurrent());
+    return CudaStatus(device::HopperStart<Element, kHeadDim>::Start(launch, num_tiles, stream),
+                      what);
+  }
+
+  TileShape OwnTileShape(const AttentionShape& shape) const {
+    using device::BFloat16;
+    return kind == CudaAttentionKind::kHopper
+               ? device::OwnTileShapeOf<device::HopperAttention<BFloat16, 64>>(shape)
+               : device::OwnTileShapeOf<device::PrefillAttention<BFloat16, 64>>(shape);
+  }
+  TileShape FusedTileShape(const AttentionShape& shape) const {
+    return device::FusedTileShapeOf(shape);
+  }
+
+  // A kernel can only be started while its stream's device is the thread's current one.
+  absl::Status MakeCurrent() const {
+    return CudaStatus(cudaSetDevice(device_index), "cudaSetDevice");
+  }
+};
 
 // Errors after which, as driver_types.h says, the process can do nothing more on the device.
 bool LosesDevice(cudaError_t error) {
@@ -60,109 +93,19 @@ absl::Status CudaStatus(cudaError_t error, const char* what) {
                                             : absl::InternalError(text);
 }
 
-bool CudaKernels::TakesShape(const AttentionShape& shape) const {
-  return CudaAttentionTakes(shape);
+cudaError_t FindCudaAttentionKind(int device, CudaAttentionKind& kind) {
+  int major = 0, minor = 0;
+  cudaError_t error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  if (error != cudaSuccess) return error;
+  error = cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
+  const bool is_hopper = major == 9 && minor == 0;  // sm_90a runs there and nowhere else
+  kind = is_hopper ? CudaAttentionKind::kHopper : CudaAttentionKind::kAmpere;
+  return error;
 }
 
-TileShape CudaKernels::OwnTileShape(const AttentionShape& shape) const {
-  return CudaOwnTileShape(shape, kind_);
-}
-
-TileShape CudaKernels::FusedTileShape(const AttentionShape& shape) const {
-  return CudaFusedTileShape(shape);
-}
-
-int64_t CudaKernels::AttentionWorkspaceFloats(const AttentionShape& shape,
-                                              int32_t num_spans) const {
-  return chorus::AttentionWorkspaceFloats(shape, num_spans);
-}
-
-absl::Status CudaKernels::SegmentAttention(const DeviceAttentionArgs& args) {
-  return Start(device_index_, "the kernel of segment attention",
-               [&] { return LaunchSegmentAttention(args, kind_, stream_); });
-}
-
-absl::Status CudaKernels::AddRmsNorm(DeviceType type, float* residual, const void* delta,
-                                     const float* weight, int32_t num_rows, int32_t size,
-                                     float epsilon, void* out) {
-  return Start(device_index_, "the kernel of RMS norm", [&] {
-    return LaunchAddRmsNorm(type, residual, delta, weight, num_rows, size, epsilon, out, stream_);
-  });
-}
-
-absl::Status CudaKernels::RopeAndWriteKv(DeviceType type, const DeviceRopeArgs& args) {
-  return Start(device_index_, "the kernel of RoPE",
-               [&] { return LaunchRopeAndWriteKv(type, args, stream_); });
-}
-
-absl::Status CudaKernels::MoveKv(DeviceType type, const DeviceRopeArgs& rope, const KvMove* moves,
-                                 int32_t num_moves) {
-  return Start(device_index_, "the kernel that moves keys",
-               [&] { return LaunchMoveKv(type, rope, moves, num_moves, stream_); });
-}
-
-absl::Status CudaKernels::SiluMultiply(DeviceType type, const void* gate_up, int32_t num_rows,
-                                       int32_t size, void* out) {
-  return Start(device_index_, "the kernel of SwiGLU",
-               [&] { return LaunchSiluMultiply(type, gate_up, num_rows, size, out, stream_); });
-}
-
-bool CudaKernels::TakesPlainShape(const AttentionShape& shape) const {
-  return CudaPlainAttentionTakes(shape);
-}
-
-TileShape CudaKernels::PlainTileShape() const { return CudaPlainTileShape(); }
-
-absl::Status CudaKernels::PlainAttention(const DeviceAttentionArgs& args,
-                                         const DeviceTiles& tiles) {
-  return Start(device_index_, "the kernel of plain attention",
-               [&] { return LaunchPlainAttention(args, tiles, stream_); });
-}
-
-absl::Status CudaKernels::ReduceProbes(const DeviceProbes& probes, int32_t layer) {
-  return Start(device_index_, "the kernel of probes",
-               [&] { return LaunchReduceProbes(probes, layer, stream_); });
-}
-
-absl::Status CudaKernels::MeanProbes(const DeviceProbes& probes) {
-  return Start(device_index_, "the kernel of probes' means",
-               [&] { return LaunchMeanProbes(probes, stream_); });
-}
-
-absl::Status CudaKernels::Embed(DeviceType type, const int32_t* token_ids, int32_t num_rows,
-                                const void* table, int32_t size, float* residual) {
-  return Start(device_index_, "the kernel of embeddings", [&] {
-    return LaunchEmbed(type, token_ids, num_rows, table, size, residual, stream_);
-  });
-}
-
-absl::Status CudaKernels::AddBias(DeviceType type, void* x, const float* bias, int32_t num_rows,
-                                  int32_t size) {
-  return Start(device_index_, "the kernel of biases",
-               [&] { return LaunchAddBias(type, x, bias, num_rows, size, stream_); });
-}
-
-absl::Status CudaKernels::GatherRows(DeviceType type, const void* from, const int32_t* rows,
-                                     int32_t num_gathered, int32_t size, void* out) {
-  return Start(device_index_, "the kernel that gathers rows", [&] {
-    return LaunchGatherRows(type, from, rows, num_gathered, size, out, stream_);
-  });
-}
-
-absl::Status CudaKernels::GatherFloatRows(const float* from, const int32_t* rows,
-                                          int32_t num_gathered, int32_t size, float* out) {
-  return Start(device_index_, "the kernel that gathers rows",
-               [&] { return LaunchGatherFloatRows(from, rows, num_gathered, size, out, stream_); });
-}
-
-int64_t CudaKernels::SamplingWorkspaceBytes(int32_t num_rows, int32_t num_choices,
-                                            int32_t num_changed_rows, int32_t vocab_size) const {
-  return CudaSamplingWorkspaceBytes(num_rows, num_choices, num_changed_rows, vocab_size);
-}
-
-absl::Status CudaKernels::Sample(const DeviceSamplingArgs& args) {
-  return Start(device_index_, "a kernel that chooses tokens",
-               [&] { return LaunchSampling(args, stream_); });
+std::unique_ptr<DeviceKernels> CreateCudaKernels(int32_t device_index, CudaAttentionKind kind,
+                                                 cudaStream_t stream) {
+  return std::make_unique<LaunchedKernels<CudaStarter>>(CudaStarter{device_index, kind, stream});
 }
 
 }  // namespace chorus

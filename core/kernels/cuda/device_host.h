@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "core/kernels/cuda/device_types.h"
 
@@ -43,6 +44,20 @@ struct HostLaunch {
 // Runs `thread` as every thread of every block, one block after the other. Returns "" or what was
 // wrong, with the block and thread that did it.
 std::string RunOnHost(const HostLaunch& launch, const std::function<void()>& thread);
+
+// The same for a kernel, which may touch `arrays`.
+template <class Kernel>
+std::string RunOnHost(const typename Kernel::Launch& launch, int grid_x, int grid_y,
+                      const std::vector<HostArray>& arrays, uint32_t seed = 1) {
+  const HostLaunch host = {.grid_x = grid_x,
+                           .grid_y = grid_y,
+                           .num_threads = Kernel::kThreads,
+                           .shared_bytes = Kernel::kSharedBytes,
+                           .seed = seed,
+                           .arrays = arrays.data(),
+                           .num_arrays = static_cast<int>(arrays.size())};
+  return RunOnHost(host, [&] { Kernel::Run(launch, 0); });
+}
 
 int ThreadIndex();
 int BlockX();

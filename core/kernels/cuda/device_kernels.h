@@ -12,30 +12,31 @@ namespace chorus {
 // simulated thread blocks. Pointers are device memory, arrays begin at multiples of 16 bytes;
 // activations and weights are of `type`, everything else float32. Nothing here allocates or waits,
 // so all of it can be captured in a graph. A row's results depend on that row alone, bit for bit.
+// Rows that only fill up a captured graph are rows as others: token 0, position 0, and a slot that
+// no row reads. Moves that fill it up go from and to that slot.
 // Errors: INTERNAL if a kernel cannot be started.
 class DeviceKernels {
  public:
   virtual ~DeviceKernels() = default;
 
-  // Whether SegmentAttention takes this shape.
-  virtual bool TakesShape(const AttentionShape& shape) const = 0;
-  // How its `own` and `fused` tiles are to be cut. REQUIRES: TakesShape(shape).
+  // How `own` and `fused` tiles of SegmentAttention are to be cut, which starts at most three
+  // kernels. REQUIRES of both: SegmentAttentionTakes(shape), no layer window.
   virtual TileShape OwnTileShape(const AttentionShape& shape) const = 0;
   virtual TileShape FusedTileShape(const AttentionShape& shape) const = 0;
-  virtual int64_t AttentionWorkspaceFloats(const AttentionShape& shape,
-                                           int32_t num_spans) const = 0;
   virtual absl::Status SegmentAttention(const DeviceAttentionArgs& args) = 0;
 
-  // What SegmentAttention does not take, and layers with a window: any even head_dim up to 256. All
-  // rows of the step are in `tiles`, cut by PlanTiles for the window; `own`, `fused` and
-  // `workspace` of `args` are not read. If args.out is null only logits are given.
-  virtual bool TakesPlainShape(const AttentionShape& shape) const = 0;
-  virtual TileShape PlainTileShape() const = 0;
+  // What SegmentAttention does not take, and layers with a window: slow, keys one after the other.
+  // All rows of the step are in `tiles`, cut by PlanTiles for the window and kPlainTileShape; a
+  // tile without rows is padding. `own`, `fused` and `workspace` of `args` are not read. Logits are
+  // given for rows of both kinds, and nothing else if args.out is null, so that they can be had of
+  // rows that another kernel computes. REQUIRES: PlainAttentionTakes(args.shape).
   virtual absl::Status PlainAttention(const DeviceAttentionArgs& args,
                                       const DeviceTiles& tiles) = 0;
 
-  // Once a layer, in order, after the layer's attention; and once after the last layer.
+  // Once a layer, in order, after the layer's attention: mass_sums, and of the layers and heads
+  // asked for `mass` and `mean_logits` (NaN for a unit of which the row sees no key).
   virtual absl::Status ReduceProbes(const DeviceProbes& probes, int32_t layer) = 0;
+  // After the last layer: mean_mass.
   virtual absl::Status MeanProbes(const DeviceProbes& probes) = 0;
 
   // residual[r, :] = table[token_ids[r], :]; table [*, size]; residual [num_rows, size] float32;
@@ -66,9 +67,8 @@ class DeviceKernels {
   virtual absl::Status SiluMultiply(DeviceType type, const void* gate_up, int32_t num_rows,
                                     int32_t size, void* out) = 0;
 
-  // Combines logits, adjusts them and chooses tokens.
-  virtual int64_t SamplingWorkspaceBytes(int32_t num_rows, int32_t num_choices,
-                                         int32_t num_changed_rows, int32_t vocab_size) const = 0;
+  // Combines logits, adjusts them and chooses tokens, in two to five kernels. A choice's result
+  // depends on its own rows and parameters and on vocab_size only, bit for bit.
   virtual absl::Status Sample(const DeviceSamplingArgs& args) = 0;
 };
 

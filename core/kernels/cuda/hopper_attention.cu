@@ -6,7 +6,6 @@
 
 #include "core/kernels/cuda/hopper_attention.h"
 #include "core/kernels/cuda/launch.cuh"
-#include "core/kernels/cuda/start_hopper.h"
 
 namespace chorus::device {
 namespace {
@@ -64,8 +63,8 @@ cudaError_t ChooseTilesPerBlock(int32_t num_tiles, int32_t num_kv_heads, int32_t
 }  // namespace
 
 template <class Element, int kHeadDim>
-cudaError_t StartHopperAttention(const AttentionLaunch<Element>& launch, int32_t num_tiles,
-                                 cudaStream_t stream) {
+cudaError_t HopperStart<Element, kHeadDim>::Start(const AttentionLaunch<Element>& launch,
+                                                  int32_t num_tiles, cudaStream_t stream) {
   if (num_tiles == 0) return cudaSuccess;
   HopperLaunch<Element> hopper;
   static_cast<AttentionLaunch<Element>&>(hopper) = launch;
@@ -78,17 +77,13 @@ cudaError_t StartHopperAttention(const AttentionLaunch<Element>& launch, int32_t
   hopper.has_maps = MakeMap<Element, kHeadDim>(launch.k, launch.num_kv_heads, hopper.k_map) &&
                     MakeMap<Element, kHeadDim>(launch.v, launch.num_kv_heads, hopper.v_map);
   const int32_t num_blocks = (num_tiles + hopper.tiles_per_block - 1) / hopper.tiles_per_block;
-  return Start<HopperAttention<Element, kHeadDim>>(hopper, dim3(num_blocks, launch.num_kv_heads),
-                                                   stream);
+  return KernelStart<HopperAttention<Element, kHeadDim>>::Start(hopper, num_blocks,
+                                                                launch.num_kv_heads, stream);
 }
 
-template cudaError_t StartHopperAttention<BFloat16, 64>(const AttentionLaunch<BFloat16>&, int32_t,
-                                                        cudaStream_t);
-template cudaError_t StartHopperAttention<BFloat16, 128>(const AttentionLaunch<BFloat16>&, int32_t,
-                                                         cudaStream_t);
-template cudaError_t StartHopperAttention<Float16, 64>(const AttentionLaunch<Float16>&, int32_t,
-                                                       cudaStream_t);
-template cudaError_t StartHopperAttention<Float16, 128>(const AttentionLaunch<Float16>&, int32_t,
-                                                        cudaStream_t);
+template struct HopperStart<BFloat16, 64>;
+template struct HopperStart<BFloat16, 128>;
+template struct HopperStart<Float16, 64>;
+template struct HopperStart<Float16, 128>;
 
 }  // namespace chorus::device

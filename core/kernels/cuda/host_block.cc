@@ -11,12 +11,9 @@
 namespace chorus::device {
 namespace {
 
-namespace context = boost::context;
-
 thread_local HostBlock* current_block = nullptr;
 
 constexpr uint8_t kZeros[16] = {};
-constexpr size_t kStackBytes = 128 << 10;
 
 }  // namespace
 
@@ -35,23 +32,19 @@ HostBlock& HostBlock::Current() { return *current_block; }
 
 void HostBlock::StartThreads(const std::function<void()>& thread) {
   for (Thread& each : threads_) {
-    each.fiber = context::fiber(std::allocator_arg, context::fixedsize_stack(kStackBytes),
-                                [this, &each, &thread](context::fiber&& scheduler) {
-                                  scheduler_ = std::move(scheduler);
-                                  try {
-                                    thread();
-                                  } catch (const HostFault& fault) {
-                                    fault_ = fault.message;
-                                  }
-                                  each.is_ended = true;
-                                  return std::move(scheduler_);
-                                });
+    each.fiber.emplace([this, &thread] {
+      try {
+        thread();
+      } catch (const HostFault& fault) {
+        fault_ = fault.message;
+      }
+    });
   }
 }
 
 void HostBlock::Wait() {
   threads_[running_].is_waiting = true;
-  scheduler_ = std::move(scheduler_).resume();
+  threads_[running_].fiber->Suspend();
 }
 
 bool HostBlock::RunOnce(const std::vector<int>& warp_order) {
@@ -60,9 +53,9 @@ bool HostBlock::RunOnce(const std::vector<int>& warp_order) {
     for (int lane = 0; lane < kWarpSize; ++lane) {
       running_ = warp * kWarpSize + lane;
       Thread& thread = threads_[running_];
-      if (thread.is_ended || thread.is_waiting) continue;
+      if (thread.fiber->has_ended() || thread.is_waiting) continue;
       has_run = true;
-      thread.fiber = std::move(thread.fiber).resume();
+      thread.fiber->Resume();
       if (!fault_.empty()) throw HostFault{fault_};
     }
   }
@@ -70,8 +63,9 @@ bool HostBlock::RunOnce(const std::vector<int>& warp_order) {
 }
 
 int HostBlock::NumEnded() const {
-  return static_cast<int>(std::count_if(threads_.begin(), threads_.end(),
-                                        [](const Thread& thread) { return thread.is_ended; }));
+  return static_cast<int>(std::count_if(threads_.begin(), threads_.end(), [](const Thread& thread) {
+    return thread.fiber->has_ended();
+  }));
 }
 
 void HostBlock::Run(const std::function<void()>& thread) {
@@ -88,9 +82,10 @@ void HostBlock::Run(const std::function<void()>& thread) {
 
 void HostBlock::CheckEnd() const {
   if (NumEnded() < launch_.num_threads) {
-    const auto at_mbarriers = std::count_if(
-        threads_.begin(), threads_.end(),
-        [](const Thread& thread) { return !thread.is_ended && thread.waits_for != nullptr; });
+    const auto at_mbarriers =
+        std::count_if(threads_.begin(), threads_.end(), [](const Thread& thread) {
+          return thread.waits_for != nullptr && !thread.fiber->has_ended();
+        });
     throw HostFault{absl::StrCat(launch_.num_threads - NumEnded(), " threads wait for others, ",
                                  NumEnded(), " have ended; ", at_mbarriers,
                                  " of them wait for a phase of an mbarrier")};

@@ -4,15 +4,15 @@
 #include <deque>
 #include <functional>
 #include <map>
+#include <optional>
 #include <random>
 #include <span>
 #include <string>
 #include <vector>
 
-#include <boost/context/fiber.hpp>
-
 #include "core/kernels/cuda/device_host.h"
 #include "core/kernels/cuda/host_clocks.h"
+#include "core/kernels/cuda/host_fiber.h"
 #include "core/kernels/cuda/host_shared_memory.h"
 #include "core/kernels/cuda/host_wgmma.h"
 
@@ -72,10 +72,9 @@ class HostBlock {
     HostClocks::Knowledge open, closed;  // released in this phase / before it
   };
   struct Thread {
-    boost::context::fiber fiber;
+    std::optional<HostFiber> fiber;  // from StartThreads on
     std::vector<Copy> open_copies;
     std::deque<std::vector<Copy>> groups;  // committed, oldest first
-    bool is_ended = false;
     bool is_waiting = false;
     const Mbarrier* waits_for = nullptr;
   };
@@ -117,7 +116,6 @@ class HostBlock {
   std::vector<HostWgmma> wgmmas_;  // by warpgroup
   std::map<SharedAddress, Mbarrier> mbarriers_;
   std::vector<Landing> landings_;
-  boost::context::fiber scheduler_;
   int running_ = 0;
   int num_at_barrier_ = 0;
   std::string fault_;

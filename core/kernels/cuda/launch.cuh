@@ -3,6 +3,7 @@
 #include <cuda_runtime_api.h>
 
 #include "core/kernels/cuda/device.h"
+#include "core/kernels/cuda/start_kernel.h"
 
 // How the .cu files start a kernel struct: K::Run(launch, shared) by K::kThreads threads.
 namespace chorus::device {
@@ -14,10 +15,11 @@ __global__ void __launch_bounds__(Kernel::kThreads)
   Kernel::Run(launch, static_cast<SharedAddress>(__cvta_generic_to_shared(shared)));
 }
 
-// An empty grid is no work.
-template <class Kernel, class Launch>
-cudaError_t Start(const Launch& launch, dim3 grid, cudaStream_t stream) {
-  if (grid.x == 0) return cudaSuccess;
+template <class Kernel>
+cudaError_t KernelStart<Kernel>::Start(const typename Kernel::Launch& launch, int32_t grid_x,
+                                       int32_t grid_y, cudaStream_t stream) {
+  using Launch = typename Kernel::Launch;
+  if (grid_x == 0) return cudaSuccess;
   constexpr int kDefaultSharedBytes = 48 << 10;  // more must be asked for, on every device
   if (Kernel::kSharedBytes > kDefaultSharedBytes) {
     const cudaError_t error =
@@ -25,7 +27,8 @@ cudaError_t Start(const Launch& launch, dim3 grid, cudaStream_t stream) {
                              Kernel::kSharedBytes);
     if (error != cudaSuccess) return error;
   }
-  RunKernel<Kernel><<<grid, Kernel::kThreads, Kernel::kSharedBytes, stream>>>(launch);
+  RunKernel<Kernel>
+      <<<dim3(grid_x, grid_y), Kernel::kThreads, Kernel::kSharedBytes, stream>>>(launch);
   return cudaGetLastError();
 }
 

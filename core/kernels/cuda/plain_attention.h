@@ -3,12 +3,10 @@
 #include <cstdint>
 
 #include "core/kernels/cuda/attention_launch.h"
+#include "core/kernels/cuda/attention_shapes.h"
 #include "core/kernels/cuda/warp_reduce.h"
 
 namespace chorus::device {
-
-// Keys of a span of PlainAttention: more than there are, so that an interval is one span.
-inline constexpr int kPlainSpanKeys = 1 << 24;
 
 // One row and one head a warp, keys one after the other with an online softmax in float32: for what
 // the fast kernels do not take. Any even head_dim up to 256, any number of heads a kv head; a
@@ -16,9 +14,10 @@ inline constexpr int kPlainSpanKeys = 1 << 24;
 // layer. It has no tensor cores and reads a key once a head: simple, not fast. Grid: [num_tiles,
 // num_heads / kWarps, rounded up].
 //
-// REQUIRES: tiles of one row, in blocks of one key, so that the row sees every key of its spans; a
-// tile of no row is padding. Keys are added four at a time, counted from a span's begin, which is
-// the first key of an interval that the row sees: its bits depend on nothing else.
+// REQUIRES: tiles cut by kPlainTileShape, of one row, in blocks of one key, so that the row sees
+// every key of its spans; a tile of no row is padding. Keys are added four at a time, counted from
+// a span's begin, which is the first key of an interval that the row sees: its bits depend on
+// nothing else.
 template <class Element>
 struct PlainAttention {
   static constexpr int kThreads = 128;
@@ -26,7 +25,7 @@ struct PlainAttention {
   static constexpr int kSharedBytes = 0;
   static constexpr int kKeys = 4;   // under way at once
   static constexpr int kPairs = 4;  // pairs of dims of a lane: 2 (lane + 32 i) and the one after
-  static constexpr int kMaxHeadDim = 2 * kPairs * kWarpSize;
+  static_assert(2 * kPairs * kWarpSize == kPlainMaxHeadDim);
   using Launch = AttentionLaunch<Element>;
 
   struct Query {

@@ -33,4 +33,9 @@ inline int64_t PlaceWorkspace(const SamplingSize& size, void* workspace, Samplin
   return used;
 }
 
+inline int64_t SamplingWorkspaceBytes(const SamplingSize& size) {
+  SamplingLaunch launch;
+  return PlaceWorkspace(size, nullptr, launch);
+}
+
 }  // namespace chorus::device

@@ -3,19 +3,11 @@
 #include <cstdint>
 
 #include "core/kernels/cuda/attention_launch.h"
+#include "core/kernels/cuda/attention_shapes.h"
 #include "core/kernels/cuda/warp_attention.h"
 #include "core/kernels/cuda/warp_reduce.h"
 
 namespace chorus::device {
-
-inline constexpr int kSpanQueries = 16;  // packed queries of a tile, at most
-
-// 128 keys a span, or a 32nd of the row's. By arithmetic for an H200: a block's first 64 keys take
-// 3.4 us, the next 0.4, others 0.6; 8 spans are merged in 1.7 us, 32 in 3. So 1,000 keys are 64
-// blocks of 4 us; 32k, 100k and full batches have blocks enough to be bound by memory.
-inline TileShape SpanTileShape(int32_t heads_per_kv_head) {
-  return {kSpanQueries / heads_per_kv_head, kKeyBlock, /*span_keys=*/128, /*max_spans=*/32};
-}
 
 // Few queries over many keys: one span of a tile and one kv head a thread block, and MergeSpans
 // adds up what the spans of a tile found. Grid: [num_spans, num_kv_heads]. For the rows that see

@@ -11,7 +11,7 @@
 #include "absl/synchronization/mutex.h"
 
 #include "core/base/status_macros.h"
-#include "core/kernels/cuda/segment_attention_cuda.h"
+#include "core/kernels/cuda/attention_shapes.h"
 #include "core/model/cuda/cuda_device.h"
 #include "core/model/cuda/settle_algorithms.h"
 #include "core/model/cuda_module.h"
@@ -87,7 +87,7 @@ class LoadedCudaModule : public CudaModule {
     const AttentionShape shape = {.num_heads = model.num_heads,
                                   .num_kv_heads = model.num_kv_heads,
                                   .head_dim = model.head_dim};
-    if (CudaAttentionTakes(shape) || CudaPlainAttentionTakes(shape)) return absl::OkStatus();
+    if (SegmentAttentionTakes(shape) || PlainAttentionTakes(shape)) return absl::OkStatus();
     return absl::InvalidArgumentError(
         absl::StrCat("the CUDA kernels do not take ", model.num_heads, " heads of ", model.head_dim,
                      " over ", model.num_kv_heads, " key-value heads: use --devices=cpu"));

@@ -66,7 +66,7 @@ class CudaStream : public DeviceStream {
       int32_t device_index, LinearAlgorithms* algorithms, std::unique_ptr<DeviceMemory> workspace);
   ~CudaStream() override;  // waits until all work is done
 
-  DeviceKernels& kernels() override { return kernels_; }
+  DeviceKernels& kernels() override { return *kernels_; }
   absl::Status Linear(const DeviceLinearArgs& args) override;
   absl::Status Upload(void* to, const void* from, int64_t num_bytes) override;
   absl::Status Download(void* to, const void* from, int64_t num_bytes) override;
@@ -81,7 +81,7 @@ class CudaStream : public DeviceStream {
       : device_index_(device_index),
         stream_(stream),
         workspace_(std::move(workspace)),
-        kernels_(device_index, kind, stream) {}
+        kernels_(CreateCudaKernels(device_index, kind, stream)) {}
 
   // CUDA's calls mean the thread's current device.
   absl::Status MakeCurrent() const;
@@ -91,7 +91,7 @@ class CudaStream : public DeviceStream {
   const int32_t device_index_;
   const cudaStream_t stream_;
   const std::unique_ptr<DeviceMemory> workspace_;
-  CudaKernels kernels_;
+  const std::unique_ptr<DeviceKernels> kernels_;
   std::unique_ptr<CudaLinear> linear_;
   std::unique_ptr<UploadBuffers> uploads_;
   std::unique_ptr<PinnedMemory> downloads_;
