@@ -50,7 +50,7 @@ struct SwizzledRows {
 // after the other, and the producers are ahead: short tiles do not wait for their first keys.
 //
 // Softmax runs beside the tensor cores twice: the two warpgroups are independent of each other, and
-// each computes the logits of a block before it adds the values of the block before (as in
+// each computes the softmax of a block while the values of the block before are added (as in
 // FlashAttention-3, Shah et al., 2024).
 //
 // What a query adds, and in which order, is its own keys in blocks of 128 from each interval's
@@ -335,11 +335,12 @@ struct HopperAttention {
     WgmmaResult(weights.logits);
     ArriveOfWarp(shared.keys.Empty(i), lane);
     weights.Update(cursor, last, scale, lane, output.softmax, corrections);
-    weights.Pack();
+    bool has_values = false;  // whether values i - 1 are being added
     for (cursor.Advance(launch, tile); cursor.span < tile.span_end; cursor.Advance(launch, tile)) {
-      // Copies are in order: values i came before keys i + 1.
       shared.keys.WaitFull(i + 1);
-      shared.values.WaitFull(i);
+      FinishValues(shared, i, has_values, corrections, output);
+      has_values = true;
+      weights.Pack();
       BeforeWgmma();
       weights.StartLogits(shared, warpgroup_query, i + 1);
       weights.StartValues(shared, i, output);
@@ -347,21 +348,30 @@ struct HopperAttention {
       WgmmaResult(weights.logits);
       ArriveOfWarp(shared.keys.Empty(i + 1), lane);
       weights.Update(cursor, last, scale, lane, output.softmax, corrections);
-      WgmmaWait<0>();
-      WgmmaResult(output.values);
-      ArriveOfWarp(shared.values.Empty(i), lane);
-      Rescale(output.values, corrections);
-      weights.Pack();
       ++i;
     }
     ArriveOfWarp(shared.queries_empty, lane);
-    shared.values.WaitFull(i);
+    FinishValues(shared, i, has_values, corrections, output);
+    weights.Pack();
     BeforeWgmma();
     weights.StartValues(shared, i, output);
     WgmmaWait<0>();
     WgmmaResult(output.values);
     ArriveOfWarp(shared.values.Empty(i), lane);
     done.block = i + 1;
+  }
+
+  // Once values i are there: values i - 1, if any, have been added and are given back, and the sum is
+  // brought to the maximum that the weights of block i are of. The wait for them stands behind the
+  // loop of an mbarrier: ptxas would move it above the exponentials, which are to run beside them.
+  CHORUS_DEVICE static void FinishValues(const Shared& shared, int i, bool has_values,
+                                         const float (&corrections)[2], Output& output) {
+    shared.values.WaitFull(i);
+    WgmmaWait<0>();
+    WgmmaResult(output.values);
+    if (!has_values) return;
+    ArriveOfWarp(shared.values.Empty(i - 1), ThreadIndex() % kWarpSize);
+    Rescale(output.values, corrections);
   }
 
   // Rows copied by threads, and registers, are seen by wgmma.
