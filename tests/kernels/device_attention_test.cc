@@ -103,6 +103,16 @@ struct HostBackend {
     return HostStep<Element, kHeadDim, Own>(step, seed).Run();
   }
 };
+TEST(PackedQueriesTest, TheProductIsTheDivision) {
+  for (int heads = 1; heads <= PackedQueries::kMost; ++heads) {
+    const PackedQueries packed = PackedQueries::Of(heads);
+    for (int query = 0; query < PackedQueries::kMost; ++query) {
+      ASSERT_EQ(packed.RowOf(query), query / heads) << query << " of " << heads;
+      ASSERT_EQ(packed.HeadOf(query), query % heads) << query << " of " << heads;
+    }
+  }
+}
+
 using Backends = testing::Types<HostBackend<PrefillAttention>, HostBackend<HopperAttention>>;
 INSTANTIATE_TYPED_TEST_SUITE_P(Host, DeviceAttentionTest, Backends);
 

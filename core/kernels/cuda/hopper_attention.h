@@ -59,6 +59,7 @@ template <class Element, int kHeadDim>
 struct HopperAttention {
   static constexpr int kThreads = 3 * kWarpgroupSize;
   static constexpr int kTileQueries = 128;
+  static_assert(kTileQueries <= PackedQueries::kMost);
   static constexpr int kKeyBlock = kHopperKeyBlock;
   static constexpr int kStages = kHeadDim == 64 ? 4 : 3;  // registers allow one block a processor
   static constexpr int kProducers = kWarpgroupSize;
@@ -161,7 +162,9 @@ struct HopperAttention {
     const int lane = ThreadIndex() % kWarpSize;
     int slot = SlotOf(launch, tile, cursor);
     WaitForPhase(shared.queries_empty, (done.tile & 1) ^ 1);
-    CopyQueries(launch, tile, kv_head, shared);
+    CopyQueries<Element, kHeadDim, kProducers, Queries>(launch, tile, kv_head, kTileQueries,
+                                                        shared.queries);
+    ArriveAfterCopies(shared.queries_full);
     ++done.tile;
     for (; cursor.span < tile.span_end; ++done.block) {
       cursor.Advance(launch, tile);
@@ -181,22 +184,6 @@ struct HopperAttention {
     const int key = cursor.begin + ThreadIndex();
     if (cursor.span == tile.span_end || key >= cursor.at.end) return -1;
     return LoadGlobal(launch.slot_table + tile.table_begin + key);
-  }
-
-  // Packed queries as in CopyQueries of attention_launch.h: those past the tile's are zeros.
-  CHORUS_DEVICE static void CopyQueries(const Launch& launch, const Tile& tile, int kv_head,
-                                        const Shared& shared) {
-    const int heads = launch.heads_per_kv_head;
-    const int num_queries = (tile.row_end - tile.row_begin) * heads;
-    for (int i = ThreadIndex(); i < kTileQueries * kPieces; i += kProducers) {
-      const int query = i / kPieces, piece = i % kPieces;
-      const bool is_valid = query < num_queries;
-      const int64_t row = tile.row_begin + (is_valid ? query / heads : 0);
-      const int64_t head = kv_head * heads + (is_valid ? query % heads : 0);
-      const Element* from = launch.q + (row * launch.num_heads + head) * kHeadDim + piece * 8;
-      CopyAsync16(Queries::At(shared.queries, query, piece), from, is_valid);
-    }
-    ArriveAfterCopies(shared.queries_full);
   }
 
   // The warp's 32 rows of block i. `slot` is of row `lane`; negative: zeros, so that a weight of

@@ -42,16 +42,16 @@ template <class Element, int kDimTiles>
 CHORUS_DEVICE void WriteQueries(const AttentionLaunch<Element>& launch, const Tile& tile,
                                 int kv_head, int first_query, int lane,
                                 const float (&values)[kDimTiles][4], const OnlineSoftmax& softmax) {
-  const int heads = launch.heads_per_kv_head;
-  const int num_queries = (tile.row_end - tile.row_begin) * heads;
+  const PackedQueries packed = PackedQueries::Of(launch.heads_per_kv_head);
+  const int num_queries = (tile.row_end - tile.row_begin) * packed.heads;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     const float sum = SumOfQuad(softmax.sum[half]);
     const int query = first_query + lane / 4 + half * 8;
     if (query >= num_queries) continue;
     const float factor = sum > 0.0f ? 1.0f / sum : 0.0f;
-    const int64_t row = tile.row_begin + query / heads;
-    const int64_t row_head = row * launch.num_heads + kv_head * heads + query % heads;
+    const int64_t row = tile.row_begin + packed.RowOf(query);
+    const int64_t row_head = row * launch.num_heads + kv_head * packed.heads + packed.HeadOf(query);
     Element* out = launch.out + row_head * (8 * kDimTiles) + 2 * (lane & 3);
 #pragma unroll
     for (int d = 0; d < kDimTiles; ++d) {
