@@ -113,6 +113,23 @@ TEST_F(HostBlockTest, AddressesAreChecked) {
   EXPECT_THAT(FaultOf([&] { CopyAsync16(0, data_.data() + 1, true); }), HasSubstr("not aligned"));
 }
 
+TEST_F(HostBlockTest, AStoreOf16BytesIsAlignedAndInsideAWritableArray) {
+  alignas(16) std::array<uint32_t, 8> out = {};
+  const uint32_t pairs[4] = {1, 2, 3, 4};
+  const auto fault_of_store_at = [&](int word) {
+    const HostArray arrays[] = {{out.data(), sizeof(out), true}, {data_.data(), 256, false}};
+    const HostLaunch launch = {.num_threads = 32, .arrays = arrays, .num_arrays = 2};
+    return RunOnHost(launch, [&, word] {
+      if (IsFirst()) StoreGlobal16(out.data() + word, pairs);
+    });
+  };
+  EXPECT_EQ(fault_of_store_at(4), "");
+  EXPECT_EQ(out, (std::array<uint32_t, 8>{0, 0, 0, 0, 1, 2, 3, 4}));
+  EXPECT_THAT(fault_of_store_at(2), HasSubstr("not aligned"));
+  EXPECT_THAT(fault_of_store_at(8), HasSubstr("outside the launch"));
+  EXPECT_THAT(FaultOf([&] { StoreGlobal16(data_.data(), pairs); }), HasSubstr("read-only"));
+}
+
 TEST_F(HostBlockTest, AddsMeetNothingButAddsBetweenBarriers) {
   const auto clear = [] {
     if (IsFirst()) StoreShared64(0, uint64_t{1} << 33);

@@ -151,6 +151,22 @@ CHORUS_DEVICE float SumOfQuad(float value) {
   return value + ShuffleXor(value, 2);
 }
 
+// Word i of a quad's lane t becomes word t of its lane i.
+CHORUS_DEVICE void TransposeInQuad(uint32_t (&words)[4], int lane) {
+#pragma unroll
+  for (int bit = 1; bit <= 2; ++bit) {
+    const bool is_upper = (lane & bit) != 0;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if ((i & bit) != 0) continue;
+      uint32_t &low = words[i], &high = words[i | bit];
+      const auto got = static_cast<uint32_t>(
+          ShuffleXor(static_cast<int32_t>(is_upper ? low : high), bit));
+      (is_upper ? low : high) = got;
+    }
+  }
+}
+
 // Logits of 16 queries and 8 kTiles keys become weights; returns in `corrections` what the values
 // so far are to be multiplied by. A block of which a row sees no key changes nothing of that row.
 template <int kTiles>

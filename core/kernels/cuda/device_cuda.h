@@ -36,6 +36,13 @@ CHORUS_DEVICE void StoreGlobalPair(Element* to, uint32_t pair) {
   *reinterpret_cast<uint32_t*>(to) = pair;
 }
 
+// Four such pairs; `to` is a multiple of 16 bytes.
+CHORUS_DEVICE void StoreGlobal16(void* to, const uint32_t (&pairs)[4]) {
+  asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(pairs[0]), "r"(pairs[1]),
+               "r"(pairs[2]), "r"(pairs[3])
+               : "memory");
+}
+
 template <class Element>
 CHORUS_DEVICE uint32_t LoadGlobalPair(const Element* from) {
   return *reinterpret_cast<const uint32_t*>(from);

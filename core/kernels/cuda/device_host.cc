@@ -139,6 +139,14 @@ void CheckGlobal(const void* address, int64_t size, bool is_write) {
   HostBlock::Current().CheckGlobal(address, size, is_write);
 }
 
+void StoreGlobal16(void* to, const uint32_t (&pairs)[4]) {
+  CheckGlobal(to, 16, true);
+  if (reinterpret_cast<uintptr_t>(to) % 16 != 0) {
+    throw HostFault{"stores to an address that is not aligned to 16 bytes"};
+  }
+  std::memcpy(to, pairs, 16);
+}
+
 float LoadShared(SharedAddress from) {
   HostBlock& block = HostBlock::Current();
   float value;

@@ -70,6 +70,8 @@ inline void StoreGlobalPair(Element* to, uint32_t pair) {
   to[1].bits = static_cast<uint16_t>(pair >> 16);
 }
 
+void StoreGlobal16(void* to, const uint32_t (&pairs)[4]);
+
 template <class Element>
 inline uint32_t LoadGlobalPair(const Element* from) {
   CheckGlobal(from, 4, false);
