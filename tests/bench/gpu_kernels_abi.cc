@@ -115,7 +115,8 @@ absl::StatusOr<std::unique_ptr<ChorusPlan>> MakePlan(const ChorusShape& shape,
 
 DeviceTiles TilesAt(const TilePlan& plan, const void* tiles, const void* spans) {
   return {static_cast<const Tile*>(tiles), static_cast<int32_t>(plan.tiles.size()),
-          static_cast<const KeySpan*>(spans), static_cast<int32_t>(plan.spans.size())};
+          static_cast<const KeySpan*>(spans), static_cast<int32_t>(plan.spans.size()),
+          plan.longest_span};
 }
 
 }  // namespace

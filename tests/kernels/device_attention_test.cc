@@ -103,6 +103,17 @@ struct HostBackend {
     return HostStep<Element, kHeadDim, Own>(step, seed).Run();
   }
 };
+TEST(HopperTilesPerBlockTest, ShortTilesFillTwoBlocksAProcessor) {
+  EXPECT_EQ(HopperTilesPerBlock(768, 8, 132, /*is_short=*/true), 24);  // 64 requests of 6 x 50
+  EXPECT_EQ(HopperTilesPerBlock(400, 8, 132, true), 13);               // 31 * 8 blocks, of 264
+  EXPECT_EQ(HopperTilesPerBlock(100000, 8, 132, true), 24);
+  EXPECT_EQ(HopperTilesPerBlock(12, 8, 132, true), 1);
+  EXPECT_EQ(HopperTilesPerBlock(30, 512, 132, true), 24);
+  EXPECT_EQ(HopperTilesPerBlock(768, 8, 132, false), 4);
+  EXPECT_EQ(HopperTilesPerBlock(300, 8, 132, false), 2);
+  EXPECT_EQ(HopperTilesPerBlock(12, 8, 132, false), 1);
+}
+
 TEST(PackedQueriesTest, TheProductIsTheDivision) {
   for (int heads = 1; heads <= PackedQueries::kMost; ++heads) {
     const PackedQueries packed = PackedQueries::Of(heads);

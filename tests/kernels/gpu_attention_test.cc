@@ -21,7 +21,7 @@ DeviceTiles TilesOn(const GpuArrays& gpu, const TilePlan& plan) {
   return {plan.tiles.empty() ? nullptr : gpu.At(plan.tiles.data()),
           static_cast<int32_t>(plan.tiles.size()),
           plan.spans.empty() ? nullptr : gpu.At(plan.spans.data()),
-          static_cast<int32_t>(plan.spans.size())};
+          static_cast<int32_t>(plan.spans.size()), plan.longest_span};
 }
 
 template <CudaAttentionKind kKind>

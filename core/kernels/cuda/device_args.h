@@ -20,6 +20,7 @@ struct DeviceTiles {
   int32_t num_tiles = 0;
   const KeySpan* spans = nullptr;
   int32_t num_spans = 0;
+  int32_t longest_span = 0;  // keys, for speed only; 0: not known
 };
 
 // One layer's attention over a ragged batch. Every row of the step is in `own` or in `fused`.

@@ -1,4 +1,3 @@
-#include <algorithm>
 #include <cstdint>
 #include <limits>
 
@@ -46,35 +45,30 @@ bool MakeMap(const Element* data, int32_t num_kv_heads, TensorMap& map) {
                 CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
 }
 
-// More tiles a block hide more of the latency at their begins; fewer spread the work better. Eight
-// blocks a processor, one after the other, leave it idle for a sixteenth of the time at the end. No
-// row's result depends on it.
-cudaError_t ChooseTilesPerBlock(int32_t num_tiles, int32_t num_kv_heads, int32_t& tiles) {
-  constexpr int64_t kBlocksPerProcessor = 8, kMost = 4;
-  int device = 0, num_processors = 0;
-  cudaError_t error = cudaGetDevice(&device);
+cudaError_t FindNumProcessors(int& num_processors) {
+  int device = 0;
+  const cudaError_t error = cudaGetDevice(&device);
   if (error != cudaSuccess) return error;
-  error = cudaDeviceGetAttribute(&num_processors, cudaDevAttrMultiProcessorCount, device);
-  if (error != cudaSuccess) return error;
-  const int64_t all = int64_t{num_tiles} * num_kv_heads / (num_processors * kBlocksPerProcessor);
-  tiles = static_cast<int32_t>(std::clamp<int64_t>(all, 1, kMost));
-  return cudaSuccess;
+  return cudaDeviceGetAttribute(&num_processors, cudaDevAttrMultiProcessorCount, device);
 }
 
 }  // namespace
 
 template <class Element, int kHeadDim>
-cudaError_t StartHopperAttention(const AttentionLaunch<Element>& launch, int32_t num_tiles,
+cudaError_t StartHopperAttention(const AttentionLaunch<Element>& launch, const DeviceTiles& tiles,
                                  cudaStream_t stream) {
+  const int32_t num_tiles = tiles.num_tiles;
   if (num_tiles == 0) return cudaSuccess;
+  int num_processors = 0;
+  if (const cudaError_t error = FindNumProcessors(num_processors); error != cudaSuccess) {
+    return error;
+  }
   HopperLaunch<Element> hopper;
   static_cast<AttentionLaunch<Element>&>(hopper) = launch;
   hopper.num_tiles = num_tiles;
-  if (const cudaError_t error =
-          ChooseTilesPerBlock(num_tiles, launch.num_kv_heads, hopper.tiles_per_block);
-      error != cudaSuccess) {
-    return error;
-  }
+  const bool is_short = 0 < tiles.longest_span && tiles.longest_span <= kHopperShortKeys;
+  hopper.tiles_per_block =
+      HopperTilesPerBlock(num_tiles, launch.num_kv_heads, num_processors, is_short);
   hopper.has_maps = MakeMap<Element, kHeadDim>(launch.k, launch.num_kv_heads, hopper.k_map) &&
                     MakeMap<Element, kHeadDim>(launch.v, launch.num_kv_heads, hopper.v_map);
   const int32_t num_blocks = (num_tiles + hopper.tiles_per_block - 1) / hopper.tiles_per_block;
@@ -82,13 +76,13 @@ cudaError_t StartHopperAttention(const AttentionLaunch<Element>& launch, int32_t
                                                    stream);
 }
 
-template cudaError_t StartHopperAttention<BFloat16, 64>(const AttentionLaunch<BFloat16>&, int32_t,
-                                                        cudaStream_t);
-template cudaError_t StartHopperAttention<BFloat16, 128>(const AttentionLaunch<BFloat16>&, int32_t,
-                                                         cudaStream_t);
-template cudaError_t StartHopperAttention<Float16, 64>(const AttentionLaunch<Float16>&, int32_t,
-                                                       cudaStream_t);
-template cudaError_t StartHopperAttention<Float16, 128>(const AttentionLaunch<Float16>&, int32_t,
-                                                        cudaStream_t);
+template cudaError_t StartHopperAttention<BFloat16, 64>(const AttentionLaunch<BFloat16>&,
+                                                        const DeviceTiles&, cudaStream_t);
+template cudaError_t StartHopperAttention<BFloat16, 128>(const AttentionLaunch<BFloat16>&,
+                                                         const DeviceTiles&, cudaStream_t);
+template cudaError_t StartHopperAttention<Float16, 64>(const AttentionLaunch<Float16>&,
+                                                       const DeviceTiles&, cudaStream_t);
+template cudaError_t StartHopperAttention<Float16, 128>(const AttentionLaunch<Float16>&,
+                                                        const DeviceTiles&, cudaStream_t);
 
 }  // namespace chorus::device

@@ -32,6 +32,10 @@ struct KeyCursor {
     begin = at.begin;
   }
 
+  CHORUS_DEVICE bool IsLast(const Tile& tile) const {
+    return begin + kBlock >= at.end && span + 1 == tile.span_end;
+  }
+
   // Whether every query of the tile sees every key of the block.
   CHORUS_DEVICE bool IsFull() const { return at.full_begin <= begin && begin < at.full_end; }
 };
