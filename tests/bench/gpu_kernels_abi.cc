@@ -173,6 +173,7 @@ int32_t ChorusAttention(const ChorusPlan* plan, const ChorusBuffers* buffers, vo
   args.q = buffers->q;
   args.k = buffers->k;
   args.v = buffers->v;
+  args.num_slots = static_cast<int32_t>(buffers->num_slots);
   args.out = buffers->out;
   args.log_sum_exp = buffers->log_sum_exp;
   args.slot_table = static_cast<const int32_t*>(buffers->arrays[kChorusSlotTable]);

@@ -86,7 +86,6 @@ class HostLaunches {
                              static_cast<int>(sizes_.num_slots)};
       launch.k_map = {args_.k, {extents[0], extents[1], extents[2]}, device::kHopperBoxRows};
       launch.v_map = {args_.v, {extents[0], extents[1], extents[2]}, device::kHopperBoxRows};
-      launch.has_maps = 1;
       launch.num_tiles = grid_x;
       launch.tiles_per_block = 2;  // any number gives the same bits
       grid_x = (grid_x + 1) / 2;

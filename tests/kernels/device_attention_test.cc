@@ -69,7 +69,6 @@ class HostStep {
       const int num_slots = static_cast<int>(step_.k.size()) / (num_kv_heads * kHeadDim);
       launch.k_map = {step_.k.data(), {kHeadDim, num_kv_heads, num_slots}, kHopperBoxRows};
       launch.v_map = {step_.v.data(), {kHeadDim, num_kv_heads, num_slots}, kHopperBoxRows};
-      launch.has_maps = seed_ % 4 != 0;
       launch.num_tiles = grid_x;
       launch.tiles_per_block = 1 + static_cast<int>(seed_ % 3);
       grid_x = (grid_x + launch.tiles_per_block - 1) / launch.tiles_per_block;

@@ -59,6 +59,7 @@ struct GpuBackend {
     args.q = gpu.At(step.q.data());
     args.k = gpu.At(step.k.data());
     args.v = gpu.At(step.v.data());
+    args.num_slots = static_cast<int32_t>(step.v.size()) / (step.shape.num_kv_heads * kHeadDim);
     args.out = gpu.At(out.data());
     args.log_sum_exp = gpu.At(log_sum_exp.data());
     args.slot_table = gpu.At(slot_table.data());

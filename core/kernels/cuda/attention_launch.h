@@ -160,8 +160,8 @@ CHORUS_DEVICE void TransposeInQuad(uint32_t (&words)[4], int lane) {
     for (int i = 0; i < 4; ++i) {
       if ((i & bit) != 0) continue;
       uint32_t &low = words[i], &high = words[i | bit];
-      const auto got = static_cast<uint32_t>(
-          ShuffleXor(static_cast<int32_t>(is_upper ? low : high), bit));
+      const auto got =
+          static_cast<uint32_t>(ShuffleXor(static_cast<int32_t>(is_upper ? low : high), bit));
       (is_upper ? low : high) = got;
     }
   }

@@ -30,7 +30,8 @@ struct DeviceAttentionArgs {
   const void* q = nullptr;  // [num_rows, num_heads, head_dim], RoPE applied
   const void* k = nullptr;  // [num_slots, num_kv_heads, head_dim]; holds the step's own rows too
   const void* v = nullptr;  // like k
-  void* out = nullptr;      // [num_rows, num_heads, head_dim]
+  int32_t num_slots = 0;
+  void* out = nullptr;  // [num_rows, num_heads, head_dim]
   float* log_sum_exp = nullptr;  // [num_rows, num_heads] natural log, or null
   const int32_t* slot_table = nullptr;
   const SegmentScaling* scalings = nullptr;

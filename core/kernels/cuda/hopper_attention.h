@@ -14,18 +14,17 @@ inline constexpr int kHopperBoxRows = 32;  // slots that one copy of the tensor 
 inline constexpr int kHopperShortKeys = 64;
 
 // AttentionLaunch with the maps of k and v, [num_slots, num_kv_heads, head_dim] in boxes of
-// [kHopperBoxRows, 1, 64]. Without maps all rows are copied one by one.
+// [kHopperBoxRows, 1, 64].
 template <class Element>
 struct HopperLaunch : AttentionLaunch<Element> {
   TensorMap k_map;
   TensorMap v_map;
-  int32_t has_maps = 0;
   int32_t num_tiles = 0;
   int32_t tiles_per_block = 1;
 };
 
-// Tiles for a thread block to do one after the other: more hide more of the latency at their begins,
-// fewer spread the work better. No row's result depends on it. Eight blocks of long tiles a
+// Tiles for a thread block to do one after the other: more hide more of the latency where they
+// begin, fewer spread the work better. No row's result depends on it. Eight blocks of long tiles a
 // processor, one after the other, leave it idle for a sixteenth of the time at the end. Tiles that
 // are all short take no longer than a block takes to begin: two blocks a processor.
 inline int32_t HopperTilesPerBlock(int32_t num_tiles, int32_t num_kv_heads, int32_t num_processors,
@@ -182,10 +181,10 @@ struct HopperAttention {
       cursor.Advance(launch, tile);
       const int next_slot = SlotOf(launch, tile, cursor);  // comes while this one is waited for
       const int first_slot = ShuffleFrom(slot, 0);
-      const bool is_box = VoteAll(slot >= 0 && slot == first_slot + lane) && launch.has_maps != 0;
+      const bool is_box = VoteAll(slot >= 0 && slot == first_slot + lane);
       shared.keys.WaitEmpty(done.block);
       CopyRows(launch, launch.k, launch.k_map, kv_head, slot, is_box, shared.keys, done.block);
-      if (done.block == first_block) {  // the tile before may still need its queries, not these keys
+      if (done.block == first_block) {  // after the keys: the tile before may need its queries yet
         WaitForPhase(shared.queries_empty, (done.tile & 1) ^ 1);
         CopyQueries<Element, kHeadDim, kProducers, Queries>(launch, tile, kv_head, kTileQueries,
                                                             shared.queries);
@@ -369,9 +368,10 @@ struct HopperAttention {
     done.block = i + 1;
   }
 
-  // Once values i are there: values i - 1, if any, have been added and are given back, and the sum is
-  // brought to the maximum that the weights of block i are of. The wait for them stands behind the
-  // loop of an mbarrier: ptxas would move it above the exponentials, which are to run beside them.
+  // Once values i are there: values i - 1, if any, have been added and are given back, and the sum
+  // is brought to the maximum that the weights of block i are of. The wait for them stands behind
+  // the loop of an mbarrier: ptxas would move it above the exponentials, which are to run beside
+  // them.
   CHORUS_DEVICE static void FinishValues(const Shared& shared, int i, bool has_values,
                                          const float (&corrections)[2], Output& output) {
     shared.values.WaitFull(i);

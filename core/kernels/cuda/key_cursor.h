@@ -64,8 +64,8 @@ CHORUS_DEVICE void WriteQueries(const AttentionLaunch<Element>& launch, const Ti
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const float(&tile_values)[4] = values[d + i];
-        pairs[i] = PackPair<Element>(tile_values[2 * half] * factor,
-                                     tile_values[2 * half + 1] * factor);
+        pairs[i] =
+            PackPair<Element>(tile_values[2 * half] * factor, tile_values[2 * half + 1] * factor);
       }
       TransposeInQuad(pairs, lane);
       if (is_valid) StoreGlobal16(out + 8 * d, pairs);

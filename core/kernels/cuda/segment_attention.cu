@@ -29,7 +29,7 @@ cudaError_t LaunchAll(const DeviceAttentionArgs& args, CudaAttentionKind kind, c
   const int32_t num_own = args.own.num_tiles;
   cudaError_t error =
       kind == CudaAttentionKind::kHopper
-          ? device::StartHopperAttention<Element, kHeadDim>(launch, args.own, stream)
+          ? device::StartHopperAttention<Element, kHeadDim>(launch, args.own, args.num_slots, stream)
           : Start<device::PrefillAttention<Element, kHeadDim>>(launch, grid(num_own), stream);
   if (error != cudaSuccess) return error;
   launch.tiles = args.fused.tiles;

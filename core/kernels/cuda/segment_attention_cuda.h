@@ -24,6 +24,7 @@ int64_t AttentionWorkspaceFloats(const AttentionShape& shape, int32_t num_spans)
 
 // Starts the kernels on `stream`, at most three. A row's result depends on its own intervals,
 // slots and kind only, bit for bit. No allocation and no waiting, so it can be captured in a graph.
+// Of kHopper: cudaErrorInvalidValue if the tensor memory unit takes no map of k or v.
 // REQUIRES: CudaAttentionTakes(args.shape); no layer window; `own` was cut for `kind`, and kHopper
 // is the kind of the stream's device.
 cudaError_t LaunchSegmentAttention(const DeviceAttentionArgs& args, CudaAttentionKind kind,

@@ -92,7 +92,8 @@ struct SpanAttention {
     for (int half = 0; half < 2; ++half) {
       if (last.of[half] < 0) continue;  // no query
       const int query = lane / 4 + 8 * half;
-      const int64_t offset = LoadGlobal(launch.logit_offsets + tile.row_begin + packed.RowOf(query));
+      const int64_t offset =
+          LoadGlobal(launch.logit_offsets + tile.row_begin + packed.RowOf(query));
       if (offset < 0) continue;
       const int64_t head = BlockY() * packed.heads + packed.HeadOf(query);
       float* to = launch.logits + offset + head * (last.of[half] + 1);
