@@ -78,8 +78,8 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Create(const Options& op
   }
   result->health_ = std::make_unique<HealthReporter>(
       result->server_->GetHealthCheckService(),
-      [engine, limit = options.stuck_after] { return engine->IsLive(limit); },
-      options.health_interval);
+      [engine, limit = options.stuck_after] { return engine->CheckLive(limit); },
+      options.on_health_change, options.health_interval);
   return result;
 }
 

@@ -1,8 +1,10 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 
@@ -26,8 +28,10 @@ class GrpcServer {
     std::string health_listen;  // a second port, for health checks only; empty: none
     PortPolicy policy;          // of the first port
     ConnectionLimits limits;
-    absl::Duration stuck_after = absl::Seconds(60);  // see Engine::IsLive
+    absl::Duration stuck_after = absl::Seconds(60);  // see Engine::CheckLive
     absl::Duration health_interval = absl::Seconds(1);
+    // Hears of it when a worker is no longer live, and, with OK, when all are again.
+    std::function<void(const absl::Status&)> on_health_change = [](const absl::Status&) {};
   };
   // Listens and serves. UNAVAILABLE if it cannot listen there. `service` and `engine` outlive it.
   static absl::StatusOr<std::unique_ptr<GrpcServer>> Create(const Options& options,

@@ -7,11 +7,16 @@
 namespace chorus {
 
 HealthReporter::HealthReporter(grpc::HealthCheckServiceInterface* service,
-                               std::function<bool()> is_live, absl::Duration interval)
-    : service_(service), is_live_(std::move(is_live)), interval_(interval) {
+                               std::function<absl::Status()> check_live,
+                               std::function<void(const absl::Status&)> on_change,
+                               absl::Duration interval)
+    : service_(service),
+      check_live_(std::move(check_live)),
+      on_change_(std::move(on_change)),
+      interval_(interval) {
   {
     absl::MutexLock lock(&mutex_);
-    Report(is_live_());
+    Look();
   }
   thread_ = std::thread([this] { ThreadMain(); });
 }
@@ -30,6 +35,13 @@ void HealthReporter::SetDraining() {
   Report(false);
 }
 
+void HealthReporter::Look() {
+  const absl::Status status = check_live_();
+  Report(!draining_ && status.ok());
+  if (status.ok() != was_live_) on_change_(status);
+  was_live_ = status.ok();
+}
+
 // gRPC's service takes its own lock and never calls back into this class.
 void HealthReporter::Report(bool serving) {
   service_->SetServingStatus("", serving);
@@ -39,7 +51,7 @@ void HealthReporter::Report(bool serving) {
 void HealthReporter::ThreadMain() {
   absl::MutexLock lock(&mutex_);
   while (!mutex_.AwaitWithTimeout(absl::Condition(&stopping_), interval_)) {
-    Report(!draining_ && is_live_());
+    Look();
   }
 }
 

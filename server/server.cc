@@ -24,11 +24,11 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(
     std::vector<std::unique_ptr<ModelRunner>> runners, const Logger* logger) {
   const auto num_workers = static_cast<int32_t>(runners.size());
   auto server = absl::WrapUnique(new Server(config, num_workers, logger));
-  CHORUS_ASSIGN_OR_RETURN(server->secrets_,
-                          Secrets::Create(config.security, logger,
-                                          [raw = server.get()](absl::Time not_after) {
-                                            raw->metrics_.SetCertificateExpiry(not_after);
-                                          }));
+  CHORUS_ASSIGN_OR_RETURN(
+      server->secrets_,
+      Secrets::Create(config.security, logger, [raw = server.get()](absl::Time not_after) {
+        raw->metrics_.SetCertificateExpiry(not_after);
+      }));
   if (!config.network.metrics_listen.empty()) {
     CHORUS_ASSIGN_OR_RETURN(server->exposer_, MetricsExposer::Create(config.network.metrics_listen,
                                                                      server->metrics_.registry()));
@@ -69,6 +69,13 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(
   };
   grpc_options.limits = config.connections;
   grpc_options.stuck_after = config.network.stuck_after;
+  grpc_options.on_health_change = [logger](const absl::Status& status) {
+    if (status.ok()) {
+      logger->Log(Logger::Level::kInfo, "live", {});
+    } else {
+      logger->Log(Logger::Level::kError, "not_live", {{"why", std::string(status.message())}});
+    }
+  };
   CHORUS_ASSIGN_OR_RETURN(server->grpc_, GrpcServer::Create(grpc_options, server->service_.get(),
                                                             server->engine_.get()));
   return server;

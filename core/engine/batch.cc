@@ -36,11 +36,11 @@ Outcome OutcomeOf(const absl::Status& status) {
   }
 }
 
-// A failed step is out of memory or an internal error, whatever else the runner says.
+// A failed step is one of what ModelRunner::Run names, whatever else the runner says.
 absl::Status StepError(const absl::Status& status) {
-  const auto code = absl::IsResourceExhausted(status) ? absl::StatusCode::kResourceExhausted
-                                                      : absl::StatusCode::kInternal;
-  return absl::Status(code, absl::StrCat("the model step failed: ", status.message()));
+  const bool is_named = absl::IsResourceExhausted(status) || absl::IsUnavailable(status);
+  return absl::Status(is_named ? status.code() : absl::StatusCode::kInternal,
+                      absl::StrCat("the model step failed: ", status.message()));
 }
 
 const Urgency& UrgencyOf(const RunningRequest& request) { return request.pending().urgency; }
@@ -85,8 +85,7 @@ void Batch::NotePause(RunningRequest* request) const {
 void Batch::EndOutdated(const absl::Status& ending) {
   const absl::Time now = context_.clock->Now();
   const absl::Time oldest = now - context_.options->max_queue_delay;
-  for (auto& pending :
-       ending.ok() ? inbox_.queue.TakeEnded(now, oldest) : inbox_.queue.TakeAll()) {
+  for (auto& pending : ending.ok() ? inbox_.queue.TakeEnded(now, oldest) : inbox_.queue.TakeAll()) {
     const absl::Status status = EndingOfWaiting(*pending, now, ending);
     EndPending(std::move(pending), status);
   }
@@ -138,8 +137,8 @@ void Batch::Admit() {
     FindNext();
     // Parked requests whose readers are behind have nothing to run for.
     const auto parked = std::find_if_not(parked_.begin(), parked_.end(), paused);
-    const bool resumes = parked != parked_.end() &&
-                         (next_ == nullptr || UrgencyOf(**parked) < UrgencyOf(*next_));
+    const bool resumes =
+        parked != parked_.end() && (next_ == nullptr || UrgencyOf(**parked) < UrgencyOf(*next_));
     if (!resumes && next_ == nullptr) return;
     RunningRequest* const request = resumes ? parked->get() : next_.get();
     if (!MayRun(*request, resumes)) return;
@@ -151,7 +150,8 @@ void Batch::Admit() {
     }
     const absl::Time now = context_.clock->Now();
     if (IsHopeless(*next_, now)) {
-      EndPending(TakeNext(), absl::DeadlineExceededError("the deadline leaves no time for a first token"));
+      EndPending(TakeNext(),
+                 absl::DeadlineExceededError("the deadline leaves no time for a first token"));
       continue;
     }
     Start(next_.get());
@@ -196,9 +196,9 @@ void Batch::Start(RunningRequest* request) {
   const PromptSummary summary = request->SummarisePrompt(worker_);
   request->sink().OnStart(summary);
   const int64_t num_evictions = cache_.num_evictions();
-  context_.observer->OnSegmentLookup(request->num_segments_found(), request->num_segments_missed(),
-                                     num_evictions -
-                                         std::exchange(num_evictions_reported_, num_evictions));
+  context_.observer->OnSegmentLookup(
+      request->num_segments_found(), request->num_segments_missed(),
+      num_evictions - std::exchange(num_evictions_reported_, num_evictions));
   context_.observer->OnStarted(request->request(), summary,
                                *request->started - request->submitted());
 }
@@ -226,9 +226,9 @@ bool Batch::IsHopeless(const RunningRequest& request, absl::Time now) const {
 }
 
 void Batch::Insert(std::unique_ptr<RunningRequest> request, Requests* into) {
-  const auto place = std::upper_bound(
-      into->begin(), into->end(), request,
-      [](const auto& a, const auto& b) { return UrgencyOf(*a) < UrgencyOf(*b); });
+  const auto place =
+      std::upper_bound(into->begin(), into->end(), request,
+                       [](const auto& a, const auto& b) { return UrgencyOf(*a) < UrgencyOf(*b); });
   into->insert(place, std::move(request));
 }
 
@@ -320,6 +320,7 @@ bool Batch::RunStep() {
     result = absl::InternalError("the runner gave another number of tokens or probes than asked");
   }
   ReportStep(plan, works, begin);
+  if (absl::IsUnavailable(result.status())) inbox_.LoseDevice(StepError(result.status()));
   absl::flat_hash_map<const RunningRequest*, absl::Status> errors;
   if (result.ok()) {
     errors = DeliverAll(works, *std::move(result));

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -33,13 +34,28 @@ struct WorkerContext {
   RequestLedger* ledger = nullptr;
 };
 
-// What a worker's batch takes its requests from, and how much work it still has. Shared with the
-// threads that place requests.
-struct WorkerInbox {
+// What a worker's batch takes its requests from, how much work it still has, and whether it can do
+// any. Shared with the threads that place requests.
+class WorkerInbox {
+ public:
   explicit WorkerInbox(absl::Duration priority_ageing) : queue(priority_ageing) {}
   RequestQueue queue;
   // Rows that accepted requests may still need, at most: what placement compares.
   std::atomic<int64_t> outstanding_rows{0};
+
+  // By the worker's thread: its device is lost, and every request ends with `why` from now on.
+  void LoseDevice(absl::Status why) {
+    if (is_lost_) return;
+    loss_ = std::move(why);
+    is_lost_ = true;
+  }
+  // Why the device is lost; OK if it is not.
+  absl::Status Loss() const { return is_lost_ ? loss_ : absl::OkStatus(); }
+  bool is_lost() const { return is_lost_; }
+
+ private:
+  std::atomic<bool> is_lost_{false};
+  absl::Status loss_;  // written before is_lost_ is set, read after
 };
 
 // The requests of one worker, run step by step on its ModelRunner:

@@ -57,13 +57,13 @@ absl::Status RejectionOf(RejectReason reason, const RequestLoad& load,
     return absl::UnavailableError("the server is draining and takes no new requests");
   }
   if (load.is_background) {
-    return absl::ResourceExhaustedError(absl::StrCat(
-        "the queue is full: the server takes ", options.max_explain_requests,
-        " Explain requests at a time"));
+    return absl::ResourceExhaustedError(absl::StrCat("the queue is full: the server takes ",
+                                                     options.max_explain_requests,
+                                                     " Explain requests at a time"));
   }
-  return absl::ResourceExhaustedError(
-      absl::StrCat("the queue is full: it takes ", options.max_queued_requests, " requests and ",
-                   options.max_queued_tokens, " tokens"));
+  return absl::ResourceExhaustedError(absl::StrCat("the queue is full: it takes ",
+                                                   options.max_queued_requests, " requests and ",
+                                                   options.max_queued_tokens, " tokens"));
 }
 
 }  // namespace
@@ -133,6 +133,6 @@ const EngineOptions& Engine::options() const { return pool_->options(); }
 int32_t Engine::num_waiting() const { return pool_->ledger().num_waiting(); }
 int32_t Engine::num_running() const { return pool_->ledger().num_running(); }
 bool Engine::is_queue_full() const { return pool_->ledger().is_full(); }
-bool Engine::IsLive(absl::Duration limit) const { return pool_->IsLive(limit); }
+absl::Status Engine::CheckLive(absl::Duration limit) const { return pool_->CheckLive(limit); }
 
 }  // namespace chorus

@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+
 #include "core/base/clock.h"
 #include "core/engine/engine_observer.h"
 #include "core/engine/model_runner.h"
@@ -83,8 +84,9 @@ class Engine {
   // Whether max_queued_requests wait.
   bool is_queue_full() const;
 
-  // True if every worker's loop has gone round within `limit` or has nothing to do.
-  bool IsLive(absl::Duration limit) const;
+  // OK if every worker's loop has gone round within `limit` or has nothing to do, and has its
+  // device; UNAVAILABLE says which one has not.
+  absl::Status CheckLive(absl::Duration limit) const;
 
  private:
   explicit Engine(std::unique_ptr<WorkerPool> pool);

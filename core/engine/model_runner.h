@@ -15,10 +15,10 @@ namespace chorus {
 struct ModelInfo {
   std::string name;
   int32_t vocab_size = 0;
-  int32_t max_positions = 0;    // context length: position ids are below this
-  int32_t num_kv_slots = 0;     // tokens whose keys and values fit
-  std::string device;           // "cpu", "cuda:0"
-  std::string dtype;            // "float32", "bfloat16"
+  int32_t max_positions = 0;  // context length: position ids are below this
+  int32_t num_kv_slots = 0;   // tokens whose keys and values fit
+  std::string device;         // "cpu", "cuda:0"
+  std::string dtype;          // "float32", "bfloat16"
   int64_t num_parameters = 0;
   int64_t weight_bytes = 0;
   int64_t kv_bytes_per_token = 0;
@@ -42,8 +42,9 @@ class ModelRunner {
 
   // Writes keys and values of every row into its slot, runs attention as planned, and chooses the
   // tokens. A row's result depends on that row's own sequence only, bit for bit, never on its
-  // neighbours in the batch. RESOURCE_EXHAUSTED: out of memory; INTERNAL: anything else; after an
-  // error the slots of the step hold nothing.
+  // neighbours in the batch. RESOURCE_EXHAUSTED: out of memory; UNAVAILABLE: the device is lost, no
+  // later step can succeed; INTERNAL: anything else; after an error the slots of the step hold
+  // nothing.
   virtual absl::StatusOr<StepResult> Run(const StepPlan& plan) = 0;
 };
 

@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "absl/strings/str_cat.h"
+
 namespace chorus {
 namespace {
 
@@ -43,17 +45,22 @@ void Worker::EndAll(absl::StatusCode code) {
   inbox_.queue.Wake();
 }
 
-bool Worker::IsLive(absl::Time now, absl::Duration limit) const {
-  if (inbox_.outstanding_rows == 0) return true;
-  return now - absl::FromUnixNanos(last_progress_nanos_) <= limit;
+absl::Status Worker::CheckLive(absl::Time now, absl::Duration limit) const {
+  if (is_lost()) return inbox_.Loss();
+  if (inbox_.outstanding_rows == 0) return absl::OkStatus();
+  const absl::Duration since = now - absl::FromUnixNanos(last_progress_nanos_);
+  if (since <= limit) return absl::OkStatus();
+  return absl::UnavailableError(
+      absl::StrCat("it has made no step for ", absl::FormatDuration(since)));
 }
 
 void Worker::ThreadMain() {
   Batch batch(index_, runner_.get(), context_, &inbox_);
   while (true) {
-    Beat();
+    if (!is_lost()) Beat();
     const bool stopping = stopping_;  // before RunOnce, which then ends all there ever was
-    const absl::Status ending(ending_code_, "the server stops");
+    const absl::Status ending =
+        is_lost() ? inbox_.Loss() : absl::Status(ending_code_, "the server stops");
     const Batch::Progress progress = batch.RunOnce(ending);
     if (stopping) return;
     if (progress == Batch::Progress::kIdle) {

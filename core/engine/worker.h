@@ -28,8 +28,13 @@ class Worker {
   // Ends every request it has and will get, at the next step boundary, with `code`.
   void EndAll(absl::StatusCode code);
   // Rows that accepted requests may still need, at most: what placement compares.
-  int64_t outstanding_rows() const { return inbox_.outstanding_rows.load(std::memory_order_relaxed); }
-  bool IsLive(absl::Time now, absl::Duration limit) const;
+  int64_t outstanding_rows() const {
+    return inbox_.outstanding_rows.load(std::memory_order_relaxed);
+  }
+  // OK if it has nothing to do or has gone round within `limit`; UNAVAILABLE says what is wrong.
+  absl::Status CheckLive(absl::Time now, absl::Duration limit) const;
+  // Its device is lost: it ends what it has and will get with UNAVAILABLE.
+  bool is_lost() const { return inbox_.is_lost(); }
 
  private:
   void ThreadMain();

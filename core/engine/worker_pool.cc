@@ -51,7 +51,9 @@ void WorkerPool::Place(std::unique_ptr<PendingRequest> pending) {
   size_t best = 0;
   if (workers_.size() > 1) {
     const std::vector<int64_t> cached = affinity_.CachedRows(pending->plan);
-    const auto cost = [&](size_t i) { return workers_[i]->outstanding_rows() - cached[i]; };
+    const auto cost = [&](size_t i) {
+      return std::pair(workers_[i]->is_lost(), workers_[i]->outstanding_rows() - cached[i]);
+    };
     for (size_t i = 1; i < workers_.size(); ++i) {
       if (cost(i) < cost(best)) best = i;
     }
@@ -64,10 +66,15 @@ void WorkerPool::EndAll(absl::StatusCode code) {
   for (const auto& worker : workers_) worker->EndAll(code);
 }
 
-bool WorkerPool::IsLive(absl::Duration limit) const {
+absl::Status WorkerPool::CheckLive(absl::Duration limit) const {
   const absl::Time now = clock_->Now();
-  return std::all_of(workers_.begin(), workers_.end(),
-                     [&](const auto& worker) { return worker->IsLive(now, limit); });
+  for (size_t i = 0; i < workers_.size(); ++i) {
+    const absl::Status status = workers_[i]->CheckLive(now, limit);
+    if (!status.ok()) {
+      return absl::Status(status.code(), absl::StrCat("worker ", i, ": ", status.message()));
+    }
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace chorus

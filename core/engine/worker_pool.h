@@ -4,6 +4,7 @@
 #include <memory>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/time/time.h"
 
 #include "core/base/clock.h"
@@ -33,11 +34,12 @@ class WorkerPool {
   const Clock& clock() const { return *clock_; }
 
   // Gives a request that the ledger has accepted to the worker with the fewest outstanding rows,
-  // after those are taken off that it would find in the worker's segment cache.
+  // after those are taken off that it would find in the worker's segment cache. A worker whose
+  // device is lost gets none while there is another.
   void Place(std::unique_ptr<PendingRequest> pending);
 
   void EndAll(absl::StatusCode code);
-  bool IsLive(absl::Duration limit) const;
+  absl::Status CheckLive(absl::Duration limit) const;
 
  private:
   const EngineOptions options_;

@@ -8,12 +8,16 @@
 
 namespace chorus {
 
-// How attention work is cut. A row's result must not depend on it but by key_block and span_keys,
-// which are counted from the begin of an interval: so it is the same whatever shares its tile.
+// How attention work is cut. A row's result must not depend on it but by blocks and spans: they are
+// counted from the begin of an interval, and their length depends on the row alone, so the result
+// is the same whatever shares its tile.
 struct TileShape {
   int32_t tile_rows = 0;  // rows of one tile, at most
   int32_t key_block = 0;  // keys that are made ready for use at once
   int32_t span_keys = 0;  // keys of one span, at most; a multiple of key_block
+  // If not 0: no interval has more spans. The row of token q has spans of (q + 1) / max_spans keys,
+  // rounded up to whole blocks, where that is more than span_keys.
+  int32_t max_spans = 0;
 };
 
 // Keys [begin, end) of one interval, which some row of a tile sees. Blocks of key_block keys are
@@ -54,6 +58,10 @@ struct TilePlan {
 // Takes O(tiles + spans) time. REQUIRES: a valid shape.
 TilePlan PlanTiles(const AttentionPlan& plan, const AttentionWindow& window,
                    const TileShape& shape);
+
+// Tiles with most keys first, so that none of them begins when all others have ended; those with as
+// many stay in order.
+void SortLongestFirst(TilePlan& plan);
 
 // Pairs (row, key) that the spans hold: 4 * head_dim * num_heads FLOPs each in one layer.
 int64_t CountAllowedPairs(const TilePlan& tiles, const AttentionWindow& window);

@@ -17,12 +17,12 @@ std::vector<int32_t> RowsOfChoices(const StepPlan& plan, size_t first, size_t en
   return rows;
 }
 
-size_t EndOfChoiceGroup(const StepPlan& plan, size_t first) {
+size_t EndOfChoiceGroup(const StepPlan& plan, size_t first, size_t max_rows) {
   size_t num_rows = RowsOfChoices(plan, first, first + 1).size();
   size_t end = first + 1;
   for (; end < plan.choices.size(); ++end) {
     num_rows += RowsOfChoices(plan, end, end + 1).size();
-    if (num_rows > kMaxLogitRows) break;
+    if (num_rows > max_rows) break;
   }
   return end;
 }

@@ -38,7 +38,8 @@ class DeviceGraph {
   virtual ~DeviceGraph() = default;
 };
 
-// A queue of work on a device, done in order. Used by one thread.
+// A queue of work on a device, done in order. Used by one thread. An error of work may come from
+// any later call.
 class DeviceStream {
  public:
   virtual ~DeviceStream() = default;
@@ -52,6 +53,7 @@ class DeviceStream {
   virtual absl::Status Upload(void* to, const void* from, int64_t num_bytes) = 0;
   // Device memory to host memory; waits until all work before it is done and `to` is filled.
   virtual absl::Status Download(void* to, const void* from, int64_t num_bytes) = 0;
+  // UNAVAILABLE: the device is lost, nothing can be done on it any more; said every time.
   virtual absl::Status Wait() = 0;
 
   // Between the two calls work is recorded, not done. It must have been done once before, and

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 
@@ -9,7 +10,8 @@
 
 namespace chorus {
 
-// Memory on a device that grows to the largest size asked for.
+// Memory on a device that grows to the largest size asked for, by half at least where there is
+// room: an allocation takes a hundred times as long as a launch.
 class DeviceBuffer {
  public:
   explicit DeviceBuffer(Device& device) : device_(device) {}
@@ -18,8 +20,18 @@ class DeviceBuffer {
   // REQUIRES: no work that uses it is under way.
   absl::Status Reserve(int64_t num_bytes) {
     if (num_bytes <= size_) return absl::OkStatus();
+    const int64_t roomy_bytes = std::max(num_bytes, size_ + size_ / 2);
     memory_.reset();  // first, so that both never stand side by side
     size_ = 0;
+    if (roomy_bytes > num_bytes && Allocate(roomy_bytes).ok()) return absl::OkStatus();
+    return Allocate(num_bytes);
+  }
+
+  char* data() const { return memory_ == nullptr ? nullptr : static_cast<char*>(memory_->data()); }
+  int64_t size() const { return size_; }
+
+ private:
+  absl::Status Allocate(int64_t num_bytes) {
     absl::StatusOr<std::unique_ptr<DeviceMemory>> memory = device_.Allocate(num_bytes);
     if (!memory.ok()) return memory.status();
     memory_ = *std::move(memory);
@@ -27,10 +39,6 @@ class DeviceBuffer {
     return absl::OkStatus();
   }
 
-  char* data() const { return memory_ == nullptr ? nullptr : static_cast<char*>(memory_->data()); }
-  int64_t size() const { return size_; }
-
- private:
   Device& device_;
   std::unique_ptr<DeviceMemory> memory_;
   int64_t size_ = 0;

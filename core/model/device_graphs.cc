@@ -10,8 +10,11 @@ namespace chorus {
 namespace {
 
 constexpr int32_t kRowBuckets[] = {1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128};
-// Padding spans are read over and done with, but cost a thread block each.
-constexpr int32_t kSpansPerRow[] = {4, 16, 64};
+// Padding spans end at once, but cost a thread block a kv head each; few are free, as processors
+// stand idle. A row of 364 keys is 3 spans, of 4096 and more 32, and some more if it is cut where
+// scaled segments begin. That is 80 graphs for 128 rows.
+constexpr int32_t kSpansPerRow[] = {1, 2, 3, 4, 6, 8, 16, 32, 64};
+constexpr int32_t kMinSpans = 16;
 constexpr int64_t kMaxWorkspaceBytes = int64_t{128} << 20;
 constexpr int64_t kMaxTableEntries = int64_t{4} << 20;
 
@@ -21,7 +24,7 @@ std::vector<StepBucket> MakeBuckets(int32_t max_rows, int32_t max_spans) {
     if (num_rows > max_rows) break;
     int32_t last = 0;
     for (const int32_t per_row : kSpansPerRow) {
-      const int32_t num_spans = std::min(num_rows * per_row, max_spans);
+      const int32_t num_spans = std::min(std::max(num_rows * per_row, kMinSpans), max_spans);
       if (num_spans > last) buckets.push_back({num_rows, num_spans});
       last = num_spans;
     }

@@ -24,6 +24,9 @@ namespace {
 
 constexpr int64_t kTypeBytes = 2;
 constexpr int64_t kMaxSlots = int64_t{1} << 30;  // slot numbers are int32
+// Logits that stand side by side: each time the head is read once, and the host waits. 263 MB of
+// a vocabulary of 128,256.
+constexpr size_t kMaxLogitRows = 512;
 
 int64_t KvBytesPerToken(const ModelConfig& config) {
   return 2 * kTypeBytes * config.num_layers * config.kv_size();
@@ -117,8 +120,8 @@ absl::Status DeviceModelRunner::Start(const DeviceRunnerOptions& options) {
   model_.emplace(*weights_, traits_);
   CHORUS_RETURN_IF_ERROR(ReserveRows(options.max_step_rows));
   if (options.max_step_rows > 0) {
-    const int64_t row_bytes = int64_t{4} * config_.vocab_size;
-    CHORUS_RETURN_IF_ERROR(logits_.Reserve(static_cast<int64_t>(kMaxLogitRows) * row_bytes));
+    const int64_t num_rows = std::min<int64_t>(options.max_step_rows, kMaxLogitRows);
+    CHORUS_RETURN_IF_ERROR(logits_.Reserve(num_rows * 4 * config_.vocab_size));
   }
   if (!options.use_graphs) return absl::OkStatus();
   graphs_.emplace(device_, *model_, config_, traits_, kv_);
@@ -147,9 +150,11 @@ absl::StatusOr<StepResult> DeviceModelRunner::Run(const StepPlan& plan) {
   CHORUS_RETURN_IF_ERROR(CheckStepPlan(plan, info_));
   try {
     absl::StatusOr<StepResult> result = RunStep(plan);
-    // What has been started must end before memory that it uses is given back.
-    if (!result.ok()) stream_->Wait().IgnoreError();
-    return result;
+    if (result.ok()) return result;
+    // What has been started must end before memory that it uses is given back. A device that is
+    // lost says so here, whatever the first call that failed because of it made of that.
+    const absl::Status end = stream_->Wait();
+    return absl::IsUnavailable(end) ? end : result.status();
   } catch (const std::bad_alloc&) {
     stream_->Wait().IgnoreError();
     return absl::ResourceExhaustedError("out of host memory");
@@ -172,11 +177,11 @@ absl::StatusOr<StepResult> DeviceModelRunner::RunStep(const StepPlan& plan) {
   }
   result.tokens.resize(plan.choices.size());
   for (size_t first = 0; first < plan.choices.size();) {
-    const size_t end = EndOfChoiceGroup(plan, first);
+    const size_t end = EndOfChoiceGroup(plan, first, kMaxLogitRows);
     CHORUS_RETURN_IF_ERROR(ChooseTokens(plan, step, first, end, result));
     first = end;
   }
-  CHORUS_RETURN_IF_ERROR(stream_->Wait());
+  if (plan.choices.empty()) CHORUS_RETURN_IF_ERROR(stream_->Wait());  // else choosing has waited
   return result;
 }
 

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <numeric>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -11,33 +10,6 @@
 
 namespace chorus {
 namespace {
-
-int64_t NumKeys(const TilePlan& plan, const Tile& tile) {
-  int64_t num_keys = 0;
-  for (int32_t i = tile.span_begin; i < tile.span_end; ++i) {
-    num_keys += plan.spans[i].end - plan.spans[i].begin;
-  }
-  return num_keys;
-}
-
-// Tiles with most keys first, so that none of them begins when all others have ended.
-void SortLongestFirst(TilePlan& plan) {
-  std::vector<int64_t> num_keys;
-  for (const Tile& tile : plan.tiles) num_keys.push_back(NumKeys(plan, tile));
-  std::vector<int32_t> order(plan.tiles.size());
-  std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(),
-                   [&](int32_t a, int32_t b) { return num_keys[a] > num_keys[b]; });
-  std::vector<Tile> sorted;
-  for (const int32_t from : order) {
-    const Tile& tile = plan.tiles[from];
-    for (int32_t i = tile.span_begin; i < tile.span_end; ++i) {
-      plan.spans[i].tile = static_cast<int32_t>(sorted.size());
-    }
-    sorted.push_back(tile);
-  }
-  plan.tiles = std::move(sorted);
-}
 
 template <class T>
 const T* At(const void* base, int64_t offset) {

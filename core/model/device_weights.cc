@@ -56,16 +56,10 @@ class DeviceWeightsLoader {
     CHORUS_ASSIGN_OR_RETURN(weights->memory_, device_.Allocate(placer_.size()));
     base_ = static_cast<char*>(weights->memory_->data());
     CHORUS_ASSIGN_OR_RETURN(stream_, device_.CreateStream());
-    CHORUS_RETURN_IF_ERROR(LoadRopeTables(*weights));
-    for (const Array& array : arrays_) {
-      array.set(base_ + array.begin);
-      CHORUS_RETURN_IF_ERROR(LoadArray(array));
-      if (array.ends_part > 0 && options_.progress) {
-        options_.progress(array.ends_part, config_.num_layers + 1);
-      }
-    }
-    ShareHead(*weights);
-    CHORUS_RETURN_IF_ERROR(stream_->Wait());
+    const absl::Status filled = Fill(*weights);
+    const absl::Status end = stream_->Wait();  // before memory may go, too
+    CHORUS_RETURN_IF_ERROR(filled);
+    CHORUS_RETURN_IF_ERROR(end);
     return weights;
   }
 
@@ -127,6 +121,19 @@ class DeviceWeightsLoader {
   void ShareHead(DeviceWeights& weights) const {
     if (!config_.tie_word_embeddings) return;
     weights.head_ = {weights.embedding_, nullptr, config_.hidden_size, config_.vocab_size};
+  }
+
+  absl::Status Fill(DeviceWeights& weights) {
+    CHORUS_RETURN_IF_ERROR(LoadRopeTables(weights));
+    for (const Array& array : arrays_) {
+      array.set(base_ + array.begin);
+      CHORUS_RETURN_IF_ERROR(LoadArray(array));
+      if (array.ends_part > 0 && options_.progress) {
+        options_.progress(array.ends_part, config_.num_layers + 1);
+      }
+    }
+    ShareHead(weights);
+    return absl::OkStatus();
   }
 
   absl::Status LoadArray(const Array& array) {

@@ -62,7 +62,8 @@ absl::Status RunLinear(const DeviceLinearArgs& args) {
 class HostStream : public DeviceStream {
  public:
   explicit HostStream(const HostDevice& device)
-      : kernels_([this](HostKernels::Work work) { return Submit(std::move(work)); },
+      : device_(device),
+        kernels_([this](HostKernels::Work work) { return Submit(std::move(work)); },
                  [&device] { return device.Arrays(); }) {}
 
   DeviceKernels& kernels() override { return kernels_; }
@@ -77,6 +78,7 @@ class HostStream : public DeviceStream {
     return Copy(to, from, num_bytes);
   }
   absl::Status Wait() override {
+    if (device_.is_lost()) return absl::UnavailableError("the device is lost");
     return is_recording_ ? absl::InternalError("waits while recording") : absl::OkStatus();
   }
 
@@ -97,6 +99,7 @@ class HostStream : public DeviceStream {
 
  private:
   absl::Status Submit(HostKernels::Work work) {
+    if (device_.is_lost()) return absl::InternalError("a call after the device was lost");
     if (!is_recording_) return work();
     recorded_.push_back(std::move(work));
     return absl::OkStatus();
@@ -107,6 +110,7 @@ class HostStream : public DeviceStream {
     return absl::OkStatus();
   }
 
+  const HostDevice& device_;
   HostKernels kernels_;
   bool is_recording_ = false;
   std::vector<HostKernels::Work> recorded_;

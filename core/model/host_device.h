@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <limits>
 #include <memory>
@@ -28,6 +29,10 @@ class HostDevice : public Device {
   absl::StatusOr<std::unique_ptr<DeviceMemory>> Allocate(int64_t num_bytes) override;
   absl::StatusOr<std::unique_ptr<DeviceStream>> CreateStream() override;
 
+  // From here on all work fails, as on a GPU after a fault of its own.
+  void Lose() { is_lost_ = true; }
+  bool is_lost() const { return is_lost_; }
+
   // From here on at most so many bytes may be allocated; what is there stays.
   void SetMemoryLimit(int64_t num_bytes);
   // The blocks that are allocated now.
@@ -37,6 +42,7 @@ class HostDevice : public Device {
   class Memory;
   void Forget(const void* data);
 
+  std::atomic<bool> is_lost_{false};
   mutable absl::Mutex mutex_;
   int64_t memory_limit_ ABSL_GUARDED_BY(mutex_);
   int64_t used_bytes_ ABSL_GUARDED_BY(mutex_) = 0;

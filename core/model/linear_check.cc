@@ -14,6 +14,9 @@ namespace {
 
 // One row, rows that fill no tile, whole tiles, and several of them with a rest.
 constexpr int32_t kRowCounts[] = {300, 100, 64, 17, 2, 1};
+// All together: as many as a step has of the kind.
+constexpr int32_t kMostOwnRows = 2048;
+constexpr int32_t kMostFusedRows = 600;
 constexpr int64_t kMaxOutputBytes = 64 << 20;
 constexpr uint32_t kSeed = 20;
 
@@ -49,15 +52,17 @@ absl::StatusOr<bool> HasRowInvariantBits(Device& device, DeviceStream& stream,
                                          const DeviceLinearArgs& product) {
   constexpr int64_t kInputBytes = 2;
   const int64_t row_bytes = int64_t{product.out_size} * (product.is_output_float32 ? 4 : 2);
-  const auto most_rows =
-      static_cast<int32_t>(std::clamp<int64_t>(kMaxOutputBytes / row_bytes, 2, kRowCounts[0]));
+  const auto most_rows = static_cast<int32_t>(
+      std::clamp<int64_t>(kMaxOutputBytes / row_bytes, 2,
+                          product.kind == RowKind::kOwn ? kMostOwnRows : kMostFusedRows));
   const std::vector<uint16_t> rows = RandomRows(product.type, int64_t{most_rows} * product.in_size);
   const auto x_bytes = static_cast<int64_t>(rows.size()) * kInputBytes;
   CHORUS_ASSIGN_OR_RETURN(const auto x, device.Allocate(x_bytes));
   CHORUS_ASSIGN_OR_RETURN(const auto y, device.Allocate(most_rows * row_bytes));
   CHORUS_RETURN_IF_ERROR(stream.Upload(x->data(), rows.data(), x_bytes));
   DeviceLinearArgs args = product;
-  args.x = x->data();
+  const auto* const rows_on_device = static_cast<const std::byte*>(x->data());
+  args.x = rows_on_device;
   args.y = y->data();
   CHORUS_ASSIGN_OR_RETURN(const auto expected, Compute(stream, args, most_rows, row_bytes));
   for (const int32_t num_rows : kRowCounts) {
@@ -65,7 +70,11 @@ absl::StatusOr<bool> HasRowInvariantBits(Device& device, DeviceStream& stream,
     CHORUS_ASSIGN_OR_RETURN(const auto found, Compute(stream, args, num_rows, row_bytes));
     if (std::memcmp(found.data(), expected.data(), found.size()) != 0) return false;
   }
-  return true;
+  // A row that stands elsewhere in its batch.
+  const int32_t last = most_rows - 1;
+  args.x = rows_on_device + int64_t{last} * product.in_size * kInputBytes;
+  CHORUS_ASSIGN_OR_RETURN(const auto found, Compute(stream, args, 1, row_bytes));
+  return std::memcmp(found.data(), expected.data() + last * row_bytes, found.size()) == 0;
 }
 
 }  // namespace chorus

@@ -41,6 +41,10 @@ class SharedWeights {
 
 namespace {
 
+// Logits that stand side by side: enough for the head's matrix product to be limited by arithmetic,
+// and a bound on memory.
+constexpr size_t kMaxLogitRows = 64;
+
 constexpr int kMaxThreads = 1024;
 constexpr int64_t kMaxSlots = int64_t{1} << 30;  // slot numbers are int32
 
@@ -135,7 +139,7 @@ absl::StatusOr<StepResult> TorchModelRunner::RunStep(const StepPlan& plan) {
   result.probes = model_.Forward(plan, logit_rows, kv_, workspace_, pool_);
   result.tokens.resize(plan.choices.size());
   for (size_t first = 0; first < plan.choices.size();) {
-    const size_t end = EndOfChoiceGroup(plan, first);
+    const size_t end = EndOfChoiceGroup(plan, first, kMaxLogitRows);
     ChooseTokens(plan, logit_rows, first, end, result);
     first = end;
   }

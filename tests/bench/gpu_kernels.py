@@ -10,11 +10,13 @@ runs, and a request alone and in its batch, bit for bit the same. Keys lie in sc
 Then time: medians, the second-level cache emptied before each call, contenders in turns. "useful" TFLOP/s count
 4 * head_dim * heads * allowed pairs, whatever a contender computes beyond. --host runs the same sources on simulated
 thread blocks with small cases: it proves the script and the results, and its times mean nothing. Exit code 1: a result
-is wrong. Usually called by gpu.sh.
+is wrong. 3: the device was lost; the same command goes on behind it with --out. Usually called by gpu.sh.
 """
 
 import argparse
+import functools
 import json
+import os
 import pathlib
 import sys
 import time
@@ -24,6 +26,7 @@ import numpy
 from gpu_abi import KernelError, Kernels
 from gpu_cases import GPU_CASES, HEADS, HOST_CASES, HOST_MIXED, MIXED, expected_row, sampled_tokens
 from gpu_memory import open_memory
+from gpu_report import EXIT_LOST, TIMING, DeviceLost, Report, first_line
 
 SAMPLED_TOKENS = 24
 SPARE_SLOTS = 61
@@ -31,10 +34,6 @@ LOG_SUM_EXP_LIMIT = 1e-3
 FLEX_TIMES_SHORT = 3  # so much faster than FlexAttention where segments are short; elsewhere faster
 # Where there is no PyTorch to compare with: weights and outputs are rounded to 8 bits, values are below 1.
 BFLOAT16_LIMIT = 1.5 * 2.0 ** -8 + 1e-4
-
-
-def progress(text):
-    print(text, file=sys.stderr, flush=True)
 
 
 class Step:
@@ -89,11 +88,15 @@ def scattered(num_tokens, seed=7):
 
 
 def torch_row(torch, step, row, slots):
-    """PyTorch's bfloat16 attention of one row over the keys in `slots`."""
+    """PyTorch's bfloat16 attention of one row over the keys in `slots`. Not cuDNN's, which would plan anew for each
+    number of keys."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
     q = step.q[row].reshape(1, -1, 1, step.heads[2])
     k, v = (step.memory.take(x, slots).transpose(0, 1).unsqueeze(0).repeat_interleave(step.heads[0] // step.heads[1], dim=1)
             for x in (step.k, step.v))
-    return torch.nn.functional.scaled_dot_product_attention(q, k, v).reshape(-1, step.heads[2]).float().cpu().numpy()
+    with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]):
+        out = torch.nn.functional.scaled_dot_product_attention(q, k, v)
+    return out.reshape(-1, step.heads[2]).float().cpu().numpy()
 
 
 def compare_with_float64(step):
@@ -183,38 +186,52 @@ def in_graph(memory, case, calls):
     return memory.graph(calls * (case.layers_in_graph // len(calls)))
 
 
-def time_ours(kernels, memory, heads, case, with_scattered):
-    """({contender: function}, the steps of the first kind): each kind, and each with scattered slots."""
-    contenders, first = {}, None
-    for kind in kernels.kinds:
-        layers = layers_of(kernels, memory, heads, case, kind)
-        first = first or layers
-        contenders[f"chorus {kind}"] = in_graph(memory, case, [layer.run for layer in layers])
-        if with_scattered and not case.layers_in_graph:
-            num_tokens = sum(request.length for request in case.requests)
-            moved = Step(kernels, memory, heads, case.requests, kind, scattered(num_tokens))
-            contenders[f"chorus {kind}, scattered slots"] = moved.run
-    return contenders, first
+def time_ours(kernels, memory, heads, case, kind, with_scattered):
+    """({contender: function}, the steps): of one kind, and with scattered slots."""
+    layers = layers_of(kernels, memory, heads, case, kind)
+    contenders = {f"chorus {kind}": in_graph(memory, case, [layer.run for layer in layers])}
+    if with_scattered and not case.layers_in_graph:
+        num_tokens = sum(request.length for request in case.requests)
+        moved = Step(kernels, memory, heads, case.requests, kind, scattered(num_tokens))
+        contenders[f"chorus {kind}, scattered slots"] = moved.run
+    for contender in contenders.values():
+        contender()
+    memory.wait()
+    return contenders, layers
 
 
-def add_comparators(memory, case, layers, contenders):
+def add_comparators(memory, case, layers, contenders, report, step):
     """Adds them to `contenders`; returns (names with our mask, missing, largest difference to ours)."""
     try:
         import torch
     except ImportError as error:
         return set(), {"all": f"torch cannot be imported: {error}"}, {}
-    theirs = [gpu_comparators.contenders_of(torch, case, *comparable(memory, case, layer)) for layer in layers]
+
+    def begin(name, layer=layers[0]):
+        return report.begin(*step, name, is_quiet=layer is not layers[0])
+    theirs = []
+    begin("comparators")
+    with report.attempt():
+        theirs = [gpu_comparators.contenders_of(torch, case, *comparable(memory, case, layer),
+                                                functools.partial(begin, layer=layer), report.check_device)
+                  for layer in layers]
+    if not theirs:
+        return set(), {"all": "see failures"}, {}
     layers[0].run()
     memory.wait()
     ours = memory.as_torch(layers[0].out).reshape(case.num_requests, -1, *layers[0].heads[::2])
     differences, missing = {}, theirs[0].missing
     for name, function in theirs[0].run.items():
-        if name in theirs[0].same_mask:
-            differences[name] = float((function().transpose(1, 2) - ours).abs().max())
-        try:
-            contenders[name] = in_graph(memory, case, [layer.run[name] for layer in theirs])
-        except Exception as error:  # noqa: BLE001 - a comparator may fail in any way of its own
-            missing[name] = f"not to be captured in a graph: {str(error).strip().splitlines()[0][:150]}"
+        if not begin(name):
+            continue
+        with report.attempt():
+            if name in theirs[0].same_mask:
+                differences[name] = float((function().transpose(1, 2) - ours).abs().max())
+            try:
+                contenders[name] = in_graph(memory, case, [layer.run[name] for layer in theirs])
+            except Exception as error:  # noqa: BLE001 - a comparator may fail in any way of its own
+                missing[name] = f"not to be captured in a graph: {first_line(error)}"
+                report.check_device(error, is_lost=memory.is_gpu)
     return theirs[0].same_mask, missing, differences
 
 
@@ -250,19 +267,46 @@ def judge(case, head_name, best, times, copy_rate, heads):
     return found
 
 
-def run_case(kernels, memory, head_name, case, copy_rate):
-    heads = HEADS[head_name]
-    result = {"case": case.name, "heads": head_name, "requests": case.num_requests, "rows": 0}
-    result["checks"] = {kind: check_requests(kernels, memory, heads, case.requests, kind) for kind in kernels.kinds}
-    contenders, layers = time_ours(kernels, memory, heads, case, with_scattered=memory.is_gpu)
+def check_kinds(kernels, memory, head_name, name, requests, report):
+    """{kind: what was found} of those that could be run."""
+    found = {}
+    for kind in kernels.kinds:
+        if report.begin(head_name, name, f"chorus {kind}"):
+            with report.attempt():
+                found[kind] = check_requests(kernels, memory, HEADS[head_name], requests, kind)
+    return found
+
+
+def run_case(kernels, memory, head_name, case, copy_rate, report):
+    heads, step = HEADS[head_name], (head_name, case.name)
+    memory.trim()
+    result = {"case": case.name, "heads": head_name, "requests": case.num_requests, "rows": 0, "microseconds": {},
+              "same_mask": [], "not_measured": {}, "largest_difference": {}, "layers_in_graph": case.layers_in_graph}
+    result["checks"] = check_kinds(kernels, memory, head_name, case.name, case.requests, report)
+    contenders, layers = {}, None
+    for kind in result["checks"]:
+        if not report.begin(*step, f"chorus {kind}"):
+            continue
+        # Half a recording may be left behind, in which others would be caught.
+        with report.attempt(is_lost=memory.is_gpu and case.layers_in_graph > 0):
+            ours, steps = time_ours(kernels, memory, heads, case, kind, with_scattered=memory.is_gpu)
+            contenders.update(ours)
+            layers = layers or steps
+    if layers is None or report.is_excluded(*step, TIMING):
+        return result
     result["rows"] = layers[0].plan.num_rows
-    same_mask, missing, differences = add_comparators(memory, case, layers, contenders)
-    times = memory.measure(contenders, max(1, case.layers_in_graph), is_cold=not case.layers_in_graph)
-    result.update(microseconds=times, same_mask=sorted(same_mask & set(times)), not_measured=missing,
-                  largest_difference=differences, layers_in_graph=case.layers_in_graph)
-    ours = {name: us for name, us in times.items() if name in {f"chorus {kind}" for kind in kernels.kinds}}
-    if memory.is_gpu:
-        result.update(judge(case, head_name, min(ours, key=ours.get), times, copy_rate, heads))
+    same_mask, missing, differences = add_comparators(memory, case, layers, contenders, report, step)
+    report.begin(*step, TIMING)
+    with report.attempt():
+        def failed(name, error):
+            missing[name] = first_line(error)
+            report.check_device(error)
+        times = memory.measure(contenders, max(1, case.layers_in_graph), is_cold=not case.layers_in_graph, failed=failed)
+        result.update(microseconds=times, same_mask=sorted(same_mask & set(times)), not_measured=missing,
+                      largest_difference=differences)
+        ours = {name: us for name, us in times.items() if name in {f"chorus {kind}" for kind in kernels.kinds}}
+        if memory.is_gpu:
+            result.update(judge(case, head_name, min(ours, key=ours.get), times, copy_rate, heads))
     return result
 
 
@@ -272,27 +316,30 @@ def cases_of(head_name, is_host, only):
             yield case
 
 
-def run(arguments, memory):
+def run(arguments, memory, report):
     deadline = time.monotonic() + arguments.seconds
     kernels = Kernels(arguments.library)
     copy_rate = memory.copy_bytes_per_second() if memory.is_gpu else None
-    document = {"device": memory.name, "kinds": kernels.kinds, "copy_bytes_per_second": copy_rate, "mixed": [], "cases": [],
-                "not_run": []}
-    for head_name, heads in HEADS.items():
+    document = report.document
+    document.update(device=memory.name, kinds=kernels.kinds, copy_bytes_per_second=copy_rate, not_run=[])
+    done = {(case["heads"], case["case"]) for case in document["cases"]}
+    done |= {(mixed["heads"], "mixed") for mixed in document["mixed"]}
+    for head_name in HEADS:
         if arguments.quick and head_name != "head_dim_64":
             continue
-        for kind in kernels.kinds if arguments.only != "decode" else ():
-            progress(f"{head_name}, {kind}: every kind of row against float64")
-            mixed = check_requests(kernels, memory, heads, HOST_MIXED if arguments.host else MIXED, kind)
-            document["mixed"].append({"heads": head_name, "kind": kind, **mixed})
+        if arguments.only != "decode" and (head_name, "mixed") not in done:
+            requests = HOST_MIXED if arguments.host else MIXED
+            found = check_kinds(kernels, memory, head_name, "mixed", requests, report)
+            document["mixed"] += [{"heads": head_name, "kind": kind, **mixed} for kind, mixed in found.items()]
         for case in cases_of(head_name, arguments.host, arguments.only):
+            if (head_name, case.name) in done:
+                continue
             if time.monotonic() > deadline:
                 document["not_run"].append(f"{head_name}: {case.name}")
                 continue
-            progress(f"{head_name}: {case.name}")
-            document["cases"].append(run_case(kernels, memory, head_name, case, copy_rate))
-    checks = document["mixed"] + [check for case in document["cases"] for check in case["checks"].values()]
-    document["ok"] = all(check["ok"] for check in checks) and not document["not_run"]
+            document["cases"].append(run_case(kernels, memory, head_name, case, copy_rate, report))
+            report.save()
+    report.finish()
     return document
 
 
@@ -304,18 +351,26 @@ def main():
     parser.add_argument("--device", type=int, default=0, help="index of the GPU (default 0)")
     parser.add_argument("--only", choices=("prefill", "decode"), help="only these cases")
     parser.add_argument("--seconds", type=float, default=3600, help="no case is begun after that; they are named in not_run")
+    parser.add_argument("--out", type=pathlib.Path,
+                        help="the document goes here instead of stdout, at every step; what it has already is kept")
     arguments = parser.parse_args()
     memory, why = open_memory(arguments.host, arguments.device)
     if memory is None:
         print(f"error: no GPU: {why}. --host runs through on simulated thread blocks.", file=sys.stderr)
         return 1
+    report = Report(arguments.out, memory)
     try:
-        document = run(arguments, memory)
+        document = run(arguments, memory, report)
+    except DeviceLost as error:
+        print(f"error: the device is lost: {error}", file=sys.stderr)
+        sys.stderr.flush()
+        os._exit(EXIT_LOST)  # nothing of what would free the device's memory can be trusted
     except (KernelError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    json.dump(document, sys.stdout, indent=1)
-    print()
+    if not arguments.out:
+        json.dump(document, sys.stdout, indent=1)
+        print()
     return 0 if document["ok"] else 1
 
 

@@ -109,6 +109,7 @@ absl::StatusOr<std::unique_ptr<ChorusPlan>> MakePlan(const ChorusShape& shape,
     std::iota(plan->slot_table.begin(), plan->slot_table.end(), 0);
   }
   plan->own = PlanTiles(step.own, {}, OwnTiles(shape.kind, plan->shape));
+  SortLongestFirst(plan->own);
   plan->fused = PlanTiles(step.fused, {}, FusedTiles(plan->shape));
   return plan;
 }

@@ -130,7 +130,7 @@ TileShape OwnTiles(int32_t kind, const AttentionShape& shape) {
 }
 
 TileShape FusedTiles(const AttentionShape& shape) {
-  return {device::kSpanQueries / HeadsPerKvHead(shape), device::kKeyBlock, 512};
+  return device::SpanTileShape(HeadsPerKvHead(shape));
 }
 
 int64_t WorkspaceFloats(const AttentionShape& shape, int32_t num_spans) {

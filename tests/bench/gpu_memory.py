@@ -1,6 +1,7 @@
 """Where the benchmark's arrays lie and how its kernels are timed: on a GPU through torch, or in host memory through
 numpy for simulated thread blocks. Both hold bfloat16; random numbers are the same in every run."""
 
+import gc
 import statistics
 import time
 
@@ -8,13 +9,16 @@ import numpy
 
 NAN_BITS = 0x7FFF
 FLUSH_BYTES = 256 << 20  # more than any second-level cache
-SECONDS_A_CONTENDER = 1.0
+SECONDS_A_CONTENDER = 0.5
+# Cycles; the host has so long to queue a call, a compiled one of PyTorch's with all its checks included.
+SLEEP_CYCLES = 3_000_000
 
 
 class HostMemory:
     """Arrays are numpy's; bfloat16 is uint16."""
     name = "host (simulated)"
     is_gpu = False
+    num_devices = 0
     stream = None
 
     def uniform(self, shape, limit, seed):
@@ -61,12 +65,19 @@ class HostMemory:
     def wait(self):
         pass
 
+    def is_alive(self):
+        return True
+
+    def trim(self):
+        """Gives back what is no longer used."""
+
     def graph(self, calls):
         """One function that makes all calls; on a GPU, one CUDA graph."""
         return lambda: [call() for call in calls]
 
-    def measure(self, contenders, calls_each=1, is_cold=True):
-        """{name: microseconds of a call}; a contender makes `calls_each` calls."""
+    def measure(self, contenders, calls_each=1, is_cold=True, failed=None):
+        """{name: microseconds of a call}; a contender makes `calls_each` calls. failed(name, error) is told of those that
+        cannot be run; without it they raise."""
         found = {}
         for name, contender in contenders.items():
             begin = time.perf_counter()
@@ -82,9 +93,11 @@ class GpuMemory:
     def __init__(self, torch, index):
         self.torch = torch
         torch.cuda.set_device(index)
+        torch.set_grad_enabled(False)  # for good: what is compiled in one mode is compiled again in the other
         self.device = torch.device("cuda", index)
         properties = torch.cuda.get_device_properties(index)
         self.name = properties.name
+        self.num_devices = torch.cuda.device_count()
         self.properties = {"name": properties.name, "multiprocessors": properties.multi_processor_count,
                            "memory_bytes": properties.total_memory,
                            "capability": f"{properties.major}.{properties.minor}",
@@ -140,6 +153,18 @@ class GpuMemory:
     def wait(self):
         self.torch.cuda.synchronize()
 
+    def is_alive(self):
+        """False after an error that a CUDA context does not outlive."""
+        try:
+            self.torch.cuda.synchronize()
+            return int(self.torch.ones(8, device=self.device).sum()) == 8
+        except Exception:  # noqa: BLE001
+            return False
+
+    def trim(self):
+        gc.collect()
+        self.torch.cuda.empty_cache()
+
     def graph(self, calls):
         side = self.torch.cuda.Stream()
         side.wait_stream(self.torch.cuda.current_stream())
@@ -156,7 +181,7 @@ class GpuMemory:
     def _once(self, contender, is_cold):
         begin, end = (self.torch.cuda.Event(enable_timing=True) for _ in range(2))
         # The device sleeps while the host queues what follows: launches are not part of the time.
-        self.torch.cuda._sleep(1_000_000)
+        self.torch.cuda._sleep(SLEEP_CYCLES)
         if is_cold:
             self._flush.zero_()
         begin.record()
@@ -165,26 +190,32 @@ class GpuMemory:
         end.synchronize()
         return begin.elapsed_time(end) * 1e3
 
-    def measure(self, contenders, calls_each=1, is_cold=True):
-        """Medians over rounds in which every contender runs once, so that all meet the same clocks. `is_cold`: the
-        second-level cache is emptied before."""
+    def measure(self, contenders, calls_each=1, is_cold=True, failed=None):
+        """As HostMemory's. Medians over rounds in which every contender runs once, so that all meet the same clocks.
+        `is_cold`: the second-level cache is emptied before."""
         rounds = {}
         for name, contender in contenders.items():
-            for _ in range(3):
-                contender()
-            guess = self._once(contender, is_cold)
+            try:
+                for _ in range(3):
+                    contender()
+                guess = self._once(contender, is_cold)
+            except Exception as error:  # noqa: BLE001 - the others are still to be measured
+                if failed is None:
+                    raise
+                failed(name, error)
+                continue
             rounds[name] = int(min(60, max(5, SECONDS_A_CONTENDER * 1e6 / max(guess, 2000))))
-        times = {name: [] for name in contenders}
+        times = {name: [] for name in rounds}
         for index in range(max(rounds.values(), default=0)):
-            for name, contender in contenders.items():
+            for name in rounds:
                 if index < rounds[name]:
-                    times[name].append(self._once(contender, is_cold))
+                    times[name].append(self._once(contenders[name], is_cold))
         return {name: statistics.median(values) / calls_each for name, values in times.items()}
 
     def release(self):
         """Gives memory back to the device, for other processes."""
         self._flush = None
-        self.torch.cuda.empty_cache()
+        self.trim()
 
     def copy_bytes_per_second(self):
         """Bytes read and written by a large copy on the device."""

@@ -17,10 +17,10 @@
 #include "absl/strings/str_cat.h"
 
 #include "core/base/status_macros.h"
-#include "core/model/model_config.h"
 #include "core/text/tokenizer.h"
 #include "tests/bench/gpu_bench_runner.h"
 #include "tests/bench/gpu_model_load.h"
+#include "tests/bench/step_weight_bytes.h"
 
 ABSL_FLAG(std::string, device, "cuda:0",
           "cuda:N; host: the kernels on simulated thread blocks, for tiny models, and times mean "
@@ -125,18 +125,6 @@ absl::StatusOr<std::vector<int32_t>> Batches() {
   return batches;
 }
 
-// What a decode step reads of the weights: an embedding table that is not the head, too, is looked
-// up only.
-absl::StatusOr<int64_t> StepWeightBytes(const ModelInfo& info) {
-  const std::string name = absl::GetFlag(FLAGS_model);
-  CHORUS_ASSIGN_OR_RETURN(const ModelConfig config, std::filesystem::is_directory(name)
-                                                        ? LoadModelConfig(name)
-                                                        : ShapeByName(name));
-  if (config.tie_word_embeddings) return info.weight_bytes;
-  const int64_t table = int64_t{config.vocab_size} * config.hidden_size;
-  return info.weight_bytes - table * info.weight_bytes / info.num_parameters;
-}
-
 absl::StatusOr<Json> RunEngine(const BenchModel& model, const Tokenizer* tokenizer,
                                bool has_graphs) {
   const int32_t max_step_rows = absl::GetFlag(FLAGS_max_step_rows);
@@ -153,7 +141,8 @@ absl::StatusOr<Json> RunEngine(const BenchModel& model, const Tokenizer* tokeniz
   CHORUS_ASSIGN_OR_RETURN(std::unique_ptr<BenchEngine> engine,
                           BenchEngine::Create(std::move(runner), tokenizer, max_step_rows));
   const ModelInfo& info = engine->info();
-  CHORUS_ASSIGN_OR_RETURN(const int64_t step_weight_bytes, StepWeightBytes(info));
+  CHORUS_ASSIGN_OR_RETURN(const int64_t step_weight_bytes,
+                          StepWeightBytes(absl::GetFlag(FLAGS_model), info));
   Json result = {{"graphs", model.takes_graphs && has_graphs},
                  {"start_seconds", start_seconds},
                  {"warnings", warnings},
@@ -167,10 +156,10 @@ absl::StatusOr<Json> RunEngine(const BenchModel& model, const Tokenizer* tokeniz
   for (FusionMethod method : {FusionMethod::kAttention, FusionMethod::kLogitMean}) {
     CHORUS_RETURN_IF_ERROR(RunBatch(*engine, method, 2).status());  // warm-up
     for (int32_t batch : batches) {
-      std::fprintf(stderr, "%s, graphs %s, method %d, batch %d\n", info.name.c_str(),
-                   model.takes_graphs && has_graphs ? "on" : "off", static_cast<int>(method),
-                   batch);
       CHORUS_ASSIGN_OR_RETURN(Json run, RunBatch(*engine, method, batch));
+      // All that is left of it if the program is stopped.
+      std::fprintf(stderr, "%s, graphs %s, %s\n", info.name.c_str(),
+                   model.takes_graphs && has_graphs ? "on" : "off", run.dump().c_str());
       result["runs"].push_back(std::move(run));
     }
     CHORUS_ASSIGN_OR_RETURN(Json check, CheckDeterminism(*engine, method, batches.back()));

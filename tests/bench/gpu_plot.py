@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Pictures of a document of gpu.sh: kernels beside PyTorch's, decode attention, whole models.
+"""Pictures of a document of gpu.sh: kernels beside PyTorch's, decode attention, whole models, the server.
 
     python3 tests/bench/gpu_plot.py gpu.json PICTURES [--format svg]
 
-Writes PICTURES/gpu_kernels, gpu_decode_attention and gpu_model, each where the document has something for it, and
-prints their names. Needs matplotlib: .venv/bin/python has it. Of a run on simulated thread blocks (--host) the pictures
-say so: their times mean nothing.
+Writes PICTURES/gpu_kernels, gpu_decode_attention, gpu_model and gpu_server, each where the document has something for
+it, and prints their names. Needs matplotlib: .venv/bin/python has it. Of a run on simulated thread blocks (--host) the
+pictures say so: their times mean nothing.
 """
 
 import argparse
@@ -56,8 +56,12 @@ def draw_times(axes, case):
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def cases_with_times(document, part):
+    return [case for case in document.get(part, {}).get("cases", ()) if case["microseconds"]]
+
+
 def draw_cases(document, part, text):
-    cases = document[part]["cases"]
+    cases = cases_with_times(document, part)
     heights = [len(case["microseconds"]) * BAR_INCHES + 0.6 for case in cases]
     figure, rows = plt.subplots(len(cases), 1, figsize=(WIDTH_INCHES, sum(heights) + 0.8), squeeze=False,
                                 gridspec_kw={"height_ratios": heights}, layout="constrained")
@@ -66,6 +70,19 @@ def draw_cases(document, part, text):
     figure.suptitle(title_of(document, text) + "\nmicroseconds; green: Chorus, blue: the same mask, grey: plainly causal",
                     fontsize=9)
     return figure
+
+
+def finish_rates(axes, batches, title, label):
+    """Tokens a second over requests at once, both logarithmic."""
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    axes.set_xticks(batches, [str(batch) for batch in batches])
+    axes.set_title(title, fontsize=9, loc="left")
+    axes.set_xlabel(label, fontsize=8)
+    axes.set_ylabel("tokens/s", fontsize=8)
+    axes.tick_params(which="both", labelsize=7)
+    axes.legend(fontsize=7, frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def draw_engine(axes, name, engine):
@@ -77,15 +94,8 @@ def draw_engine(axes, name, engine):
         if method == "ATTENTION" and all("roofline_tokens_per_second" in run for run in runs):
             axes.plot(batches, [run["roofline_tokens_per_second"] for run in runs], ":", color=colour,
                       label="roofline of ATTENTION")
-    axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
-    axes.set_xticks(batches, [str(batch) for batch in batches])
-    axes.set_title(f"{name}, CUDA graphs {'on' if engine['graphs'] else 'off'}", fontsize=9, loc="left")
-    axes.set_xlabel("requests at once, each of six prompts", fontsize=8)
-    axes.set_ylabel("tokens/s", fontsize=8)
-    axes.tick_params(which="both", labelsize=7)
-    axes.legend(fontsize=7, frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
+    finish_rates(axes, batches, f"{name}, CUDA graphs {'on' if engine['graphs'] else 'off'}",
+                 "requests at once, each of six prompts")
 
 
 def draw_models(document):
@@ -103,16 +113,37 @@ def draw_models(document):
     return figure
 
 
+def draw_server(document):
+    """Both rates of every mode: decoding alone, and with the reading of prompts."""
+    server = document["server"]
+    loads = sorted(server["loads"], key=lambda load: load["streams"])
+    streams = [load["streams"] for load in loads]
+    figure, pair = plt.subplots(1, 2, figsize=(WIDTH_INCHES, 3.4), layout="constrained")
+    for axes, figure_name, title in zip(pair, ("decode_tokens_per_second", "tokens_per_second"),
+                                        ("decoding", "prompts included"), strict=True):
+        for mode, colour in (("engine", MASKED), ("generate", OURS), ("many", "#c0504d")):
+            rates = [load["modes"].get(mode, {}).get(figure_name) or float("nan") for load in loads]
+            axes.plot(streams, rates, "o-", color=colour, label=mode)
+        if all("roofline_tokens_per_second" in load for load in loads):
+            axes.plot(streams, [load["roofline_tokens_per_second"] for load in loads], ":", color=THEIRS,
+                      label="roofline of decoding")
+        finish_rates(axes, streams, f"{server['model']}, {title}", "streams, each of six prompts")
+    figure.suptitle(title_of(document, "In process (engine) and through gRPC (Generate, GenerateMany)"), fontsize=10)
+    return figure
+
+
 def pictures(document):
     """(name, figure) of what the document has."""
-    if document.get("kernels", {}).get("cases"):
+    if cases_with_times(document, "kernels"):
         yield "gpu_kernels", draw_cases(document, "kernels", "Segment attention of prompts")
-    if document.get("decode", {}).get("cases"):
+    if cases_with_times(document, "decode"):
         yield "gpu_decode_attention", draw_cases(document, "decode", "Attention of generated rows")
-    if document.get("model"):
+    if document.get("model", {}).get("models"):
         figure = draw_models(document)
         if figure is not None:
             yield "gpu_model", figure
+    if document.get("server", {}).get("loads"):
+        yield "gpu_server", draw_server(document)
 
 
 def main():

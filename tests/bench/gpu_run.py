@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Measures Chorus on a GPU: kernels against PyTorch's, decode against the memory's speed, whole models, and the tests
-that need a GPU. One JSON document; under ten minutes; progress on stderr.
+"""Measures Chorus on a GPU: kernels against PyTorch's, decode against the memory's speed, whole models, the server, and
+the tests that need a GPU. One JSON document, written after every part; under ten minutes; progress on stderr.
 
     tests/bench/gpu.sh --out gpu.json                    on a GPU host with this repository built
     tests/bench/gpu_bundle.sh                            elsewhere: collects what the next line needs
@@ -11,9 +11,11 @@ that need a GPU. One JSON document; under ten minutes; progress on stderr.
                                                          times mean nothing
     python3 tests/bench/gpu_plot.py gpu.json PICTURES    pictures of the document
 
-Parts: kernels (segment attention of prompts, against every SDPA back end, FlexAttention and variable-length flash
-attention, where they can be imported), decode (attention of generated rows), model (Llama-3.2-3B and Llama-3.1-8B
-shapes, random weights), tests (those labelled gpu), sanitizer (compute-sanitizer over them, where it is found).
+Parts, in this order: kernels (segment attention of prompts, against every SDPA back end, FlexAttention and
+variable-length flash attention, where they can be imported), decode (attention of generated rows), tests (those labelled
+gpu), first_tokens (a real model's, against float32 on the CPU; --model names it), model (Llama-3.2-3B and Llama-3.1-8B
+shapes, random weights), server (the former through gRPC, and on two GPUs where there are two), sanitizer
+(compute-sanitizer over the tests, where it is found).
 Needs a Python with torch (2.11, CUDA 13) and numpy; gpu.sh takes python3, or what GPU_PYTHON names. Exit code 1: no
 GPU, a part failed, or a result is wrong.
 """
@@ -23,85 +25,85 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
-import sysconfig
 import tarfile
 import tempfile
 import time
 
+import gpu_report
+import gpu_server
 from gpu_memory import open_memory
+from gpu_programs import OUT_OF_TIME, ROOT, Host
+from gpu_rooflines import add_rooflines
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 HERE = pathlib.Path(__file__).resolve().parent
-PARTS = ("kernels", "decode", "model", "tests", "sanitizer")
 # All in all; what a part has not begun by then is left out and named, and the exit code is 1.
-TOTAL_SECONDS = 570
-# No case is begun after so many; the last one may take as long again.
-CASE_SECONDS = {"prefill": 200, "decode": 45}
-TESTS = ("gpu_attention_test", "gpu_elementwise_test")
+TOTAL_SECONDS = 550
+# At most, of each part, in the order of their worth; together less than TOTAL_SECONDS but for the last, which takes what
+# is left.
+PART_SECONDS = {"kernels": 190, "decode": 55, "tests": 65, "first_tokens": 60, "model": 105, "server": 70,
+                "sanitizer": 150}
+PARTS = tuple(PART_SECONDS)
+# No case is begun in the last part of a part's time.
+LAST_CASE_SECONDS = 20
+KERNELS_STARTS = 10
+TESTS = ("gpu_attention_test", "gpu_elementwise_test", "gpu_sampling_test", "gpu_model_runner_test")
+TEST_SECONDS = 40
 SANITIZERS = ("memcheck", "racecheck", "synccheck")
 # A few small launches: the tools slow a kernel down a hundredfold.
 SANITIZED_TESTS = "*FuzzedSteps*:*WithoutKeys*"
 MODELS = ("llama-3.2-3b", "llama-3.1-8b")
-# Of kernels.md: tokens a second at batch 1, and the share of the roofline at batch 64.
-MODEL_TARGETS = {"llama-3.2-3b": {1: 500}, "llama-3.1-8b": {1: 230}}
+
+
+def kernels_silent_seconds(line):
+    """A kernel that never ends is stopped after so many; before it Python loads torch, and FlexAttention a compiler."""
+    return 90 if not line or "FlexAttention" in line else 35
+
+
+def model_silent_seconds(_):
+    return 90  # loading; then every run is a line
 
 
 def progress(text):
     print(f"gpu.sh: {text}", file=sys.stderr, flush=True)
 
 
-class Host:
-    """Where programs and libraries lie, and how they are run."""
+class Bench(Host):
+    """What is measured, and where."""
 
-    def __init__(self, arguments):
+    def __init__(self, arguments, scratch):
+        super().__init__(arguments.bundle or ROOT / "build" / "release", bool(arguments.bundle), TOTAL_SECONDS)
         self.is_host, self.is_quick, self.device = arguments.host, arguments.quick, arguments.device
-        self._deadline = time.monotonic() + TOTAL_SECONDS
-        self.folder = arguments.bundle or ROOT / "build" / "release"
-        site = pathlib.Path(sysconfig.get_paths()["purelib"])
-        libraries = [self.folder / "lib", site / "torch" / "lib", *sorted(site.glob("nvidia/*/lib"))]
-        self.environment = dict(os.environ)
-        if arguments.bundle:
-            self.environment["LD_LIBRARY_PATH"] = ":".join(str(path) for path in libraries)
+        self.model, self.scratch = arguments.model, scratch
 
     def library(self):
         return self.folder / "lib" / f"libchorus_kernels_abi{'_host' if self.is_host else ''}.so"
 
-    def program(self, name):
-        return self.folder / "bin" / name
 
-    def run(self, command, seconds=TOTAL_SECONDS):
-        """(exit code, stdout); stderr goes through. Exit code 124: out of time."""
-        seconds = min(seconds, self._deadline - time.monotonic())
-        if seconds <= 0:
-            return 124, ""
-        # Python keeps to its own libraries.
-        environment = os.environ if command[0] == sys.executable else self.environment
-        try:
-            done = subprocess.run([str(part) for part in command], cwd=ROOT, env=environment, text=True,
-                                  stdout=subprocess.PIPE, timeout=seconds, check=False)
-        except subprocess.TimeoutExpired:
-            return 124, ""
-        except OSError as error:
-            return 127, str(error)
-        return done.returncode, done.stdout
-
-    def run_json(self, command):
-        """The document that a program prints, or {"ok": False, "error": ...}."""
-        code, text = self.run(command)
-        try:
-            return json.loads(text)
-        except json.JSONDecodeError:
-            name = next(pathlib.Path(part).name for part in command if part != sys.executable)
-            why = "ran out of time" if code == 124 else f"ended with {code} and printed no JSON"
-            return {"ok": False, "error": f"{name} {why}"}
-
-
-def kernels(host, only):
+def kernels(host, only, seconds):
+    """gpu_kernels.py, started again behind what broke the device or never ended."""
+    path, end = host.scratch / f"{only}.json", time.monotonic() + seconds
     command = [sys.executable, HERE / "gpu_kernels.py", "--library", host.library(), "--only", only, "--device", host.device,
-               "--seconds", CASE_SECONDS[only]]
-    return host.run_json(command + ["--host"] * host.is_host + ["--quick"] * host.is_quick)
+               "--out", path, *["--host"] * host.is_host, *["--quick"] * host.is_quick]
+    for _ in range(KERNELS_STARTS):
+        left = end - time.monotonic()
+        ended = host.run([*command, "--seconds", max(0.0, left - LAST_CASE_SECONDS)], left,
+                         None if host.is_host else kernels_silent_seconds)  # a simulation ends, if late
+        document = gpu_report.read(path)
+        if document is None:
+            return ended.failure("gpu_kernels.py")
+        if document["finished"]:
+            return document
+        has_culprit = gpu_report.note_failure(document, ended.why, is_lost=True)
+        if document["failures"]:
+            document["failures"][-1]["stderr_tail"] = ended.stderr_tail[-8:]
+        gpu_report.write(path, document)
+        if not has_culprit and ended.code != gpu_report.EXIT_LOST or end - time.monotonic() < LAST_CASE_SECONDS:
+            break
+        progress(f"kernels: {ended.why}; on behind it")
+    return {**document, **ended.failure("gpu_kernels.py")}
 
 
 def model_commands(host):
@@ -112,31 +114,14 @@ def model_commands(host):
         yield "tiny", [program, "--device=host", "--model=tests/golden/models/tiny_mqa", *small]
         return
     for model in MODELS[:1] if host.is_quick else MODELS:
-        yield model, [program, f"--device=cuda:{host.device}", f"--model={model}"]
+        yield model, [program, f"--device=cuda:{host.device}", f"--model={model}", f"--threads={os.cpu_count()}"]
 
 
-def add_rooflines(document, copy_rate):
-    """Shares of the time that reading weights and keys once takes at the measured copy rate."""
-    for engine in document.get("engines", ()):
-        for run in engine["runs"]:
-            step_bytes = engine["step_weight_bytes"] + run["keys_a_step"] * engine["kv_bytes_per_token"]
-            roofline = run["batch"] * copy_rate / step_bytes
-            run["roofline_tokens_per_second"] = roofline
-            run["share_of_roofline"] = run["decode_tokens_per_second"] / roofline
-            target = MODEL_TARGETS.get(engine["model"], {}).get(run["batch"])
-            if target and run["method"] == "ATTENTION":
-                run["target"] = {"tokens_per_second": target, "met": run["decode_tokens_per_second"] >= target}
-        fused, ensemble = ({run["batch"]: run["decode_tokens_per_second"] for run in engine["runs"]
-                            if run["method"] == method} for method in ("ATTENTION", "LOGIT_MEAN"))
-        engine["fused_times_ensemble"] = {str(batch): fused[batch] / ensemble[batch] for batch in fused
-                                          if ensemble.get(batch)}
-
-
-def model(host, copy_rate):
-    document = {"models": {}}
+def model(host, copy_rate, seconds):
+    document, end = {"models": {}}, time.monotonic() + seconds
     for name, command in model_commands(host):
         progress(f"model: {name}")
-        found = host.run_json(command)
+        found = host.run_json("gpu_model_bench", command, end - time.monotonic(), model_silent_seconds)
         if copy_rate:
             add_rooflines(found, copy_rate)
         document["models"][name] = found
@@ -144,20 +129,33 @@ def model(host, copy_rate):
     return document
 
 
-def tests(host):
-    document = {}
+def tests(host, seconds):
+    document, end = {}, time.monotonic() + seconds
     for name in TESTS:
         progress(f"tests: {name}")
         begin = time.monotonic()
-        code, text = host.run([host.program(name)])
-        lines = text.splitlines()
-        document[name] = {"exit_code": code, "seconds": time.monotonic() - begin,
+        ended = host.run([host.program(name)], min(TEST_SECONDS, end - begin))
+        lines = ended.stdout.splitlines()
+        document[name] = {"exit_code": ended.code, "why": ended.why, "seconds": time.monotonic() - begin,
                           "passed": sum(line.startswith("[       OK ]") for line in lines),
                           "skipped": sum(line.startswith("[  SKIPPED ]") and "ms)" in line for line in lines),
                           "failed": [line for line in lines if line.startswith("[  FAILED  ]")][:20]}
+        if ended.code != 0:  # the last words: what failed, or was under way
+            document[name]["stdout_tail"] = lines[-40:]
+            document[name]["stderr_tail"] = ended.stderr_tail
     # On a GPU, tests that were all skipped show nothing.
     document["ok"] = all(found["exit_code"] == 0 and (host.is_host or found["passed"]) for found in document.values())
     return document
+
+
+def first_tokens(host, seconds):
+    if not (host.model / "model.safetensors").is_file():
+        return {"ok": True, "not_run": f"there is no model at {host.model}: name one with --model"}
+    command = [sys.executable, ROOT / "tests" / "golden" / "gpu_first_tokens_test.py", "--bin", host.folder / "bin",
+               "--model", host.model, "--library_path", host.environment.get("LD_LIBRARY_PATH", ""), "--json"]
+    # Without a GPU: bfloat16 on the CPU, and a few questions.
+    command += ["--devices", "cpu", "--count", 3] if host.is_host else ["--devices", f"cuda:{host.device}"]
+    return host.run_json("gpu_first_tokens_test.py", command, seconds)
 
 
 def find_sanitizer():
@@ -166,19 +164,22 @@ def find_sanitizer():
     return found or (str(usual) if usual.is_file() else None)
 
 
-def sanitizer(host):
+def sanitizer(host, seconds):
     tool = find_sanitizer()
     if host.is_host or tool is None:
         return {"ok": True, "not_run": "needs a GPU" if host.is_host else "compute-sanitizer is not on PATH"}
     document = {"ok": True, "tool": tool}
-    for check in SANITIZERS:
+    end = time.monotonic() + min(seconds, host.seconds_left())
+    for index, check in enumerate(SANITIZERS):
         progress(f"sanitizer: {check}")
-        code, text = host.run([tool, "--tool", check, "--error-exitcode", "9", host.program(TESTS[0]),
-                               f"--gtest_filter={SANITIZED_TESTS}"], seconds=150)
-        summary = [line for line in text.splitlines() if "SUMMARY" in line]
-        document[check] = {"exit_code": code, "summary": summary[-1] if summary else text[-300:]}
-        # 124: out of time says nothing about the kernels; it is shown, and is no failure.
-        document["ok"] = document["ok"] and code in (0, 124)
+        left = (end - time.monotonic()) / (len(SANITIZERS) - index)
+        ended = host.run([tool, "--tool", check, "--error-exitcode", "9", host.program(TESTS[0]),
+                          f"--gtest_filter={SANITIZED_TESTS}"], left)
+        summary = [line for line in ended.stdout.splitlines() if "SUMMARY" in line]
+        document[check] = {"exit_code": ended.code, "why": ended.why,
+                           "summary": summary[-1] if summary else ended.stdout[-300:], "stderr_tail": ended.stderr_tail[-5:]}
+        # Out of time, or a tool that cannot work here, says nothing about the kernels; it is shown, and is no failure.
+        document["ok"] = document["ok"] and (ended.code in (0, OUT_OF_TIME) or not summary)
     return document
 
 
@@ -193,37 +194,53 @@ def nvidia_smi():
             for line in done.stdout.splitlines()]
 
 
-def run(host, memory, parts):
-    document = {"device": memory.name, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "quick": host.is_quick}
+def run(host, memory, parts, save):
+    """The document; `save` takes it before the first and after every part."""
+    document = {"device": memory.name, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "quick": host.is_quick,
+                "ok": False, "parts_to_come": list(parts)}
     if memory.is_gpu:
         document.update(properties=memory.properties, nvidia_smi=nvidia_smi(),
                         copy_bytes_per_second=memory.copy_bytes_per_second())
         memory.release()
     copy_rate = document.get("copy_bytes_per_second")
-    work = {"kernels": lambda: kernels(host, "prefill"), "decode": lambda: kernels(host, "decode"),
-            "model": lambda: model(host, copy_rate), "tests": lambda: tests(host), "sanitizer": lambda: sanitizer(host)}
+    work = {"kernels": lambda seconds: kernels(host, "prefill", seconds),
+            "decode": lambda seconds: kernels(host, "decode", seconds),
+            "tests": lambda seconds: tests(host, seconds),
+            "first_tokens": lambda seconds: first_tokens(host, seconds), "model": lambda seconds: model(host, copy_rate, seconds),
+            "server": lambda seconds: gpu_server.measure(host, copy_rate, memory.num_devices, seconds),
+            "sanitizer": lambda seconds: sanitizer(host, seconds)}
+    save(document)
     for part in parts:
         progress(part)
         begin = time.monotonic()
-        document[part] = work[part]()
+        try:
+            document[part] = work[part](PART_SECONDS[part])
+        except Exception as error:  # noqa: BLE001 - the others are still to be measured
+            document[part] = {"ok": False, "error": gpu_report.first_line(error)}
         document[part]["seconds"] = round(time.monotonic() - begin, 1)
+        document["parts_to_come"].remove(part)
+        save(document)
     document["ok"] = all(document[part].get("ok", False) for part in parts)
+    save(document)
     return document
 
 
-def run_all(arguments, memory):
-    host = Host(arguments)
+def run_all(arguments, memory, scratch):
+    host = Bench(arguments, scratch)
     if not host.library().is_file():
         print(f"error: {host.library()} is not there: build with scripts/build.sh (CHORUS_CUDA=1 for a GPU), or name a "
               "bundle of tests/bench/gpu_bundle.sh with --bundle", file=sys.stderr)
         return 1
-    document = run(host, memory, [part for part in PARTS if not arguments.only or part in arguments.only])
-    text = json.dumps(document, indent=1) + "\n"
+
+    def save(document):
+        if arguments.out:
+            gpu_report.write(arguments.out, document)
+    document = run(host, memory, [part for part in PARTS if not arguments.only or part in arguments.only], save)
     if arguments.out:
-        arguments.out.write_text(text, encoding="utf-8")
         progress(f"wrote {arguments.out}")
     else:
-        sys.stdout.write(text)
+        json.dump(document, sys.stdout, indent=1)
+        print()
     return 0 if document["ok"] else 1
 
 
@@ -233,22 +250,27 @@ def main():
     parser.add_argument("--host", action="store_true", help="no GPU: simulated thread blocks, tiny shapes")
     parser.add_argument("--quick", action="store_true", help="one head shape and one model")
     parser.add_argument("--only", action="append", choices=PARTS, help="this part; may be given several times")
-    parser.add_argument("--bundle", type=pathlib.Path, help="a file of gpu_bundle.sh, or a folder with bin/ and lib/, instead of build/release")
+    parser.add_argument("--bundle", type=pathlib.Path, 
+                        help="a file of gpu_bundle.sh, or a folder with bin/ and lib/, instead of build/release")
+    parser.add_argument("--model", type=pathlib.Path, default=ROOT / "models" / "smollm2-135m-instruct",
+                        help="folder of a model for first_tokens")
     parser.add_argument("--device", type=int, default=0, help="index of the GPU (default 0)")
-    parser.add_argument("--out", type=pathlib.Path, help="the document goes here instead of stdout")
+    parser.add_argument("--out", type=pathlib.Path, help="the document goes here instead of stdout, after every part")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is stopped, too
     memory, why = open_memory(arguments.host, arguments.device)
     if memory is None:
         print(f"error: no GPU can be used here: {why}. Nothing was measured. --host runs everything through on "
               "simulated thread blocks.", file=sys.stderr)
         return 1
     with tempfile.TemporaryDirectory(prefix="chorus-gpu-") as folder:
+        scratch = pathlib.Path(folder)
         if arguments.bundle and arguments.bundle.is_file():
             progress(f"unpacking {arguments.bundle}")
             with tarfile.open(arguments.bundle) as archive:
                 archive.extractall(folder, filter="data")
-            arguments.bundle = pathlib.Path(folder)
-        return run_all(arguments, memory)
+            arguments.bundle = scratch
+        return run_all(arguments, memory, scratch)
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ class AnswerCheck {
  public:
   template <typename Ids>
   void Add(const std::string& text, const Ids& token_ids) {
-    ++num_messages_;
+    arrivals_.push_back({absl::Now(), static_cast<int64_t>(token_ids.size())});
     text_ += text;
     token_ids_.insert(token_ids_.end(), token_ids.begin(), token_ids.end());
   }
@@ -67,17 +67,17 @@ class AnswerCheck {
       Die("an answer is not what was streamed");
     }
     result->num_tokens += static_cast<int64_t>(token_ids_.size());
-    result->num_messages += num_messages_;
+    result->num_messages += static_cast<int64_t>(arrivals_.size());
     result->text_bytes += static_cast<int64_t>(text_.size());
+    result->answers.push_back(std::exchange(arrivals_, {}));
     text_.clear();
     token_ids_.clear();
-    num_messages_ = 0;
   }
 
  private:
   std::string text_;
   std::vector<int32_t> token_ids_;
-  int64_t num_messages_ = 0;
+  std::vector<Arrival> arrivals_;
 };
 
 LoadResult Sum(const std::vector<LoadResult>& parts) {
@@ -86,6 +86,7 @@ LoadResult Sum(const std::vector<LoadResult>& parts) {
     sum.num_tokens += part.num_tokens;
     sum.num_messages += part.num_messages;
     sum.text_bytes += part.text_bytes;
+    sum.answers.insert(sum.answers.end(), part.answers.begin(), part.answers.end());
   }
   return sum;
 }
@@ -242,6 +243,22 @@ class ManyLane final
 };
 
 }  // namespace
+
+double DecodeTokensPerSecond(const LoadResult& result) {
+  absl::Time begin = absl::InfinitePast(), end = absl::InfiniteFuture();
+  for (const std::vector<Arrival>& answer : result.answers) {
+    begin = std::max(begin, answer.front().time);
+    end = std::min(end, answer.back().time);
+  }
+  if (end <= begin) return 0.0;
+  int64_t num_tokens = 0;
+  for (const std::vector<Arrival>& answer : result.answers) {
+    for (const Arrival& arrival : answer) {
+      if (arrival.time > begin && arrival.time <= end) num_tokens += arrival.num_tokens;
+    }
+  }
+  return static_cast<double>(num_tokens) / absl::ToDoubleSeconds(end - begin);
+}
 
 v1::GenerateRequest MakeRequest(const Workload& workload, int32_t index) {
   std::seed_seq seed = {workload.seed, static_cast<uint64_t>(index)};

@@ -2,7 +2,9 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
+#include "absl/time/time.h"
 #include "chorus/v1/inference.pb.h"
 
 #include "core/engine/engine.h"
@@ -22,15 +24,26 @@ struct Workload {
   v1::FusionMethod method = v1::FUSION_METHOD_ATTENTION;
 };
 
+// Tokens of one message, and when they came.
+struct Arrival {
+  absl::Time time;
+  int64_t num_tokens = 0;
+};
+
 // What arrived. Every answer was compared: the streamed ids and texts together are those of its
 // last event.
 struct LoadResult {
   int64_t num_tokens = 0;    // streamed token ids
   int64_t num_messages = 0;  // events that brought them
   int64_t text_bytes = 0;
+  std::vector<std::vector<Arrival>> answers;  // of each, in the order they came
   double wall_seconds = 0.0;
   double cpu_seconds = 0.0;  // of the whole process
 };
+
+// Tokens a second while every answer was being written: from the last first token to the first last
+// one. 0 if there is no such time, as when requests wait for others to end.
+double DecodeTokensPerSecond(const LoadResult& result);
 
 // The i-th request of a round: random token ids, exactly max_new_tokens tokens to answer.
 v1::GenerateRequest MakeRequest(const Workload& workload, int32_t index);

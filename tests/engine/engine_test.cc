@@ -12,6 +12,7 @@
 #include "gtest/gtest.h"
 
 #include "core/base/field_error.h"
+#include "core/base/status_macros.h"
 #include "tests/engine/engine_test_support.h"
 
 namespace chorus {
@@ -328,16 +329,68 @@ TEST(EngineTest, IsLiveUntilAStepTakesTooLong) {
   const auto gate = GateOf(&model);
   TestEngine test(model);
   test.clock.Advance(absl::Hours(1));
-  EXPECT_TRUE(test.engine->IsLive(absl::Seconds(10)));  // nothing to do
+  EXPECT_TRUE(test.engine->CheckLive(absl::Seconds(10)).ok());  // nothing to do
   const auto sink = test.Submit(SimpleRequest(FusionMethod::kAttention, 2));
   gate->AwaitArrivals(1);
-  EXPECT_TRUE(test.engine->IsLive(absl::Seconds(10)));
+  EXPECT_TRUE(test.engine->CheckLive(absl::Seconds(10)).ok());
   test.clock.Advance(absl::Seconds(11));
-  EXPECT_FALSE(test.engine->IsLive(absl::Seconds(10)));
+  EXPECT_EQ(test.engine->CheckLive(absl::Seconds(10)).message(),
+            "worker 0: it has made no step for 11s");
   gate->OpenForGood();
   sink->Await();
   ASSERT_TRUE(test.engine->Drain(absl::InfiniteDuration()));
-  EXPECT_TRUE(test.engine->IsLive(absl::Seconds(10)));
+  EXPECT_TRUE(test.engine->CheckLive(absl::Seconds(10)).ok());
+}
+
+absl::Status LoseDevice(const StepPlan&, int64_t step) {
+  return step >= 2 ? absl::UnavailableError("the GPU is lost") : absl::OkStatus();
+}
+
+TEST(EngineTest, AWorkerWhoseDeviceIsLostEndsEverythingAndIsNotLive) {
+  FakeModelOptions model;
+  const auto gate = GateOf(&model);
+  model.before_step = [hook = model.before_step](const StepPlan& plan, int64_t step) {
+    CHORUS_RETURN_IF_ERROR(hook(plan, step));
+    return LoseDevice(plan, step);
+  };
+  EngineOptions options;
+  options.max_running_requests = 1;
+  TestEngine test(model, options);
+  const auto running = test.Submit(SimpleRequest(FusionMethod::kAttention, 8));
+  gate->AwaitArrivals(1);
+  const auto waiting = test.Submit(SimpleRequest(FusionMethod::kVote, 8));
+  gate->OpenForGood();
+  for (const auto& sink : {running, waiting}) {
+    sink->Await();
+    EXPECT_EQ(sink->status(), absl::UnavailableError("the model step failed: the GPU is lost"));
+  }
+  EXPECT_EQ(test.engine->CheckLive(absl::InfiniteDuration()).message(),
+            "worker 0: the model step failed: the GPU is lost");
+  EXPECT_EQ(test.Run(SimpleRequest(FusionMethod::kAttention, 1))->status().code(),
+            absl::StatusCode::kUnavailable);
+  EXPECT_EQ(test.observer.counts().outcomes[Outcome::kUnavailable], 3);
+  const int heartbeats = test.observer.counts().heartbeats;
+  test.Run(SimpleRequest(FusionMethod::kAttention, 1));
+  EXPECT_EQ(test.observer.counts().heartbeats, heartbeats);
+}
+
+TEST(EngineTest, RequestsGoToWorkersThatHaveTheirDevice) {
+  FakeModelOptions lost;
+  lost.before_step = LoseDevice;
+  std::vector<std::unique_ptr<ModelRunner>> runners;
+  runners.push_back(std::make_unique<FakeModelRunner>(lost));
+  runners.push_back(std::make_unique<FakeModelRunner>(FakeModelOptions{}));
+  CountingObserver observer;
+  auto engine = Engine::Create({}, std::move(runners), &TestTokenizer(), &observer, Clock::Real());
+  ASSERT_TRUE(engine.ok());
+  int num_lost = 0;
+  for (int i = 0; i < 10; ++i) {
+    const auto sink = std::make_shared<RecordingSink>();
+    ASSERT_TRUE((*engine)->Submit(SimpleRequest(FusionMethod::kAttention, 8), sink).ok());
+    sink->Await();
+    num_lost += !sink->status().ok();
+  }
+  EXPECT_EQ(num_lost, 1);
 }
 
 TEST(EngineTest, PlacesOnTheWorkerWithTheFewestOutstandingRows) {

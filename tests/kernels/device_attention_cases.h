@@ -242,6 +242,25 @@ TYPED_TEST_P(DeviceAttentionTest, LongRowsOverManySpansAndBlocks) {
   }
 }
 
+// More spans than a warp has lanes, scaled and others in turns; the last is seen by one row only.
+TYPED_TEST_P(DeviceAttentionTest, MoreSpansThanLanes) {
+  std::vector<KeyInterval> intervals;
+  for (int32_t i = 0; i < 45; ++i) intervals.push_back({9 * i, 9 * i + 7, i % 3 != 0});
+  intervals.push_back({410, 412, false});
+  Step<BFloat16> step = OneRun<BFloat16, 64>({4, 2}, 412, intervals, 409, 2, /*is_fused=*/true);
+  step.fused.scalings = {{0.9f, 0.9f, 0.1f}};
+  step.fused.runs[0].scaling = 0;
+  const Result both = TypeParam::template Run<BFloat16, 64>(step, 1);
+  ExpectNear(both, RunReference(step), OutputTolerance<BFloat16>());
+  AttentionRun lower = step.fused.runs[0], upper = lower;
+  lower.row_end = upper.row_begin = 1;
+  upper.query_begin = 410;
+  step.fused.runs = {lower, upper};
+  const Result alone = TypeParam::template Run<BFloat16, 64>(step, 1);
+  EXPECT_TRUE(SameBits(alone.out, both.out));
+  EXPECT_TRUE(SameBits(alone.log_sum_exp, both.log_sum_exp));
+}
+
 // Several tiles, whose rings of blocks wrap around.
 TYPED_TEST_P(DeviceAttentionTest, ManyRowsOverManyBlocks) {
   Step<Float16> step = OneRun<Float16, 64>({2, 1}, 1100, {{3, 30, false}, {40, 1100, true}}, 960,
@@ -289,7 +308,8 @@ TYPED_TEST_P(DeviceAttentionTest, HugeLogitsDoNotOverflow) {
 
 REGISTER_TYPED_TEST_SUITE_P(DeviceAttentionTest, EqualsTheReferenceOnFuzzedSteps,
                             ARowIsTheSameBitForBitInEveryBatch, LongRowsOverManySpansAndBlocks,
-                            ManyRowsOverManyBlocks, ARowIsTheSameInAShortTileAndInALongOne,
+                            MoreSpansThanLanes, ManyRowsOverManyBlocks,
+                            ARowIsTheSameInAShortTileAndInALongOne,
                             ARowWithoutKeysIsZeroWithMinusInfinity, HugeLogitsDoNotOverflow);
 
 }  // namespace chorus::device

@@ -33,7 +33,9 @@ class HostStep {
     const TilePlan own =
         PlanTiles(step_.own, {}, {Prefill::kTileQueries / heads, Prefill::kKeyBlock, 1 << 20});
     Launch<Prefill>(step_.own, own, static_cast<int>(own.tiles.size()));
-    const TilePlan fused = PlanTiles(step_.fused, {}, {kSpanQueries / heads, kKeyBlock, 256});
+    // Short spans, and few, so that rows of some hundred keys have longer ones.
+    const TilePlan fused =
+        PlanTiles(step_.fused, {}, {kSpanQueries / heads, kKeyBlock, kKeyBlock, /*max_spans=*/3});
     const size_t states = fused.spans.size() * step_.shape.num_kv_heads * kSpanQueries;
     values_.assign(states * kHeadDim, std::nanf(""));
     max_.assign(states, std::nanf(""));

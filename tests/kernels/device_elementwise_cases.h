@@ -135,7 +135,7 @@ class DeviceElementwiseTest : public testing::Test {
 TYPED_TEST_SUITE_P(DeviceElementwiseTest);
 
 TYPED_TEST_P(DeviceElementwiseTest, AddRmsNorm) {
-  for (int size : {2, 64, 576, 3072}) {
+  for (int size : {2, 64, 578, 3072, 4610}) {
     constexpr int kRows = 3;
     const auto delta = this->Random(kRows * size);
     std::vector<float> residual = this->ToFloats(this->Random(kRows * size));
@@ -163,9 +163,9 @@ TYPED_TEST_P(DeviceElementwiseTest, AddRmsNorm) {
 }
 
 TYPED_TEST_P(DeviceElementwiseTest, RopeAndWriteKv) {
-  constexpr int kRows = 4, kHeads = 6, kKvHeads = 2, kPositions = 50, kSlots = 9;
+  constexpr int kRows = 4, kHeads = 14, kKvHeads = 2, kPositions = 50, kSlots = 9;
   const std::vector<int32_t> positions = {0, 7, 49, 7}, slots = {8, 0, 3, 5};
-  for (int head_dim : {4, 64, 128}) {
+  for (int head_dim : {4, 64, 128}) {  // the last by more than one block
     const auto qkv = this->Random(kRows * (kHeads + 2 * kKvHeads) * head_dim);
     const std::vector<float> qkv32 = this->ToFloats(qkv);
     const std::vector<float> cosine = this->Table(kPositions, head_dim / 2, false);
@@ -231,7 +231,7 @@ TYPED_TEST_P(DeviceElementwiseTest, MoveKv) {
 
 TYPED_TEST_P(DeviceElementwiseTest, SiluMultiply) {
   constexpr int kRows = 3;
-  for (int size : {2, 1536}) {
+  for (int size : {2, 1536, 2054, 4104}) {
     auto gate_up = this->Random(kRows * 2 * size, 30.0f);
     using Element = typename TypeParam::Element;
     const float largest = std::is_same_v<Element, Float16> ? 6e4f : 1e37f;

@@ -22,12 +22,14 @@ struct HostBackend {
 
   template <class Element>
   static void RopeAndWriteKv(const DeviceRopeArgs& args, const Arrays& arrays) {
-    Run<RopeAndWriteKvKernel<Element>>(
+    using Kernel = RopeAndWriteKvKernel<Element>;
+    const AttentionShape& shape = args.shape;
+    Run<Kernel>(
         {static_cast<const Element*>(args.qkv), args.positions, args.slots, args.cosine, args.sine,
          static_cast<Element*>(args.q_out), static_cast<Element*>(args.k),
-         static_cast<Element*>(args.v), args.shape.num_heads, args.shape.num_kv_heads,
-         args.shape.head_dim},
-        args.num_rows, arrays);
+         static_cast<Element*>(args.v), shape.num_heads, shape.num_kv_heads, shape.head_dim},
+        args.num_rows, arrays,
+        Kernel::NumBlocks(shape.num_heads, shape.num_kv_heads, shape.head_dim));
   }
 
   template <class Element>
@@ -41,7 +43,9 @@ struct HostBackend {
 
   template <class Element>
   static void SiluMultiply(const SiluArgs<Element>& args, const Arrays& arrays) {
-    Run<SiluMultiplyKernel<Element>>({args.gate_up, args.out, args.size}, args.num_rows, arrays);
+    using Kernel = SiluMultiplyKernel<Element>;
+    Run<Kernel>({args.gate_up, args.out, args.size}, args.num_rows, arrays,
+                Kernel::NumBlocks(args.size));
   }
 
   template <class Element>
@@ -61,8 +65,10 @@ struct HostBackend {
 
  private:
   template <class Kernel>
-  static void Run(const typename Kernel::Launch& launch, int grid, const Arrays& arrays) {
-    const HostLaunch host = {.grid_x = grid,
+  static void Run(const typename Kernel::Launch& launch, int grid_x, const Arrays& arrays,
+                  int grid_y = 1) {
+    const HostLaunch host = {.grid_x = grid_x,
+                             .grid_y = grid_y,
                              .num_threads = Kernel::kThreads,
                              .shared_bytes = Kernel::kSharedBytes,
                              .arrays = arrays.data(),

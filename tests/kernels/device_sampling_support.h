@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "absl/types/span.h"
@@ -36,15 +37,20 @@ StepLogits RandomLogits(int num_rows, int32_t vocab_size, float spread, bool has
 // Any rule over rows of `logits`, with any of the parameters.
 OwnedChoice RandomChoice(const StepLogits& logits, std::mt19937& random);
 
-struct HostSampling {
+struct DeviceSampling {
   std::vector<ChosenToken> chosen;
   std::vector<float> combined;  // [num_choices, vocab_size]; NaN where kNone is not copied
 };
 
-// PackChoices, the kernels on the host back end, UnpackChosen. Fails the test if a kernel does what
-// it must not. With `all_kernels` also those run that no choice needs.
-HostSampling SampleOnHost(absl::Span<const TokenChoice> choices, const StepLogits& logits,
-                          uint32_t seed = 1, bool all_kernels = false);
+// "" or why SampleOnDevice cannot run here. The device is what a test is linked with: simulated
+// thread blocks (host_sampling.cc) or a GPU (gpu_sampling.cc).
+std::string WhyNoSamplingDevice();
+
+// PackChoices, the kernels on the device, UnpackChosen. Fails the test if a kernel does what it
+// must not. With `all_kernels` also those run that no choice needs. `seed`: the order in which
+// simulated threads advance.
+DeviceSampling SampleOnDevice(absl::Span<const TokenChoice> choices, const StepLogits& logits,
+                              uint32_t seed = 1, bool all_kernels = false);
 
 // What CombineLogits makes of the choice's rows.
 std::vector<float> CombineOnCpu(const TokenChoice& choice, const StepLogits& logits);

@@ -1,4 +1,4 @@
-// The sampling kernels' own source on the host back end, against CombineLogits, Disagreement,
+// The sampling kernels' own source, on the device that this is linked with, against CombineLogits, Disagreement,
 // SampleToken and AppendLogprobs.
 #include <algorithm>
 #include <cmath>
@@ -14,6 +14,13 @@
 
 namespace chorus {
 namespace {
+
+class DeviceSamplingTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (const std::string why = WhyNoSamplingDevice(); !why.empty()) GTEST_SKIP() << why;
+  }
+};
 
 using Row = std::vector<float>;
 
@@ -36,7 +43,7 @@ std::vector<TokenChoice> BorrowAll(const std::vector<OwnedChoice>& owned) {
 // How often each token was chosen.
 std::vector<int> Counts(const std::vector<OwnedChoice>& owned, const StepLogits& logits) {
   std::vector<int> counts(logits.vocab_size);
-  for (const ChosenToken& chosen : SampleOnHost(BorrowAll(owned), logits).chosen) {
+  for (const ChosenToken& chosen : SampleOnDevice(BorrowAll(owned), logits).chosen) {
     EXPECT_TRUE(chosen.status.ok()) << chosen.status;
     ++counts[chosen.token_id];
   }
@@ -63,7 +70,7 @@ void ExpectSameBits(const ChosenToken& a, const ChosenToken& b) {
 
 // Sums of logits are the CPU's bits. Log-probabilities add a shift to a logit and lose a log-sum:
 // a few roundings of numbers below `magnitude`, and a log-sum-exp as in LogprobLimit.
-TEST(DeviceSamplingTest, CombinedRowsAreThoseOfTheCpu) {
+TEST_F(DeviceSamplingTest, CombinedRowsAreThoseOfTheCpu) {
   std::mt19937 random(11);
   constexpr float kSpread = 6.0f, kMagnitude = 64.0f, kLimit = 8 * 0x1p-24f * kMagnitude + 1.2e-5f;
   for (const int32_t vocab_size : {1, 7, 33, 1000, 5003}) {
@@ -75,7 +82,7 @@ TEST(DeviceSamplingTest, CombinedRowsAreThoseOfTheCpu) {
         owned.back().choice.want_logits = true;
       }
       const std::vector<TokenChoice> choices = BorrowAll(owned);
-      const std::vector<ChosenToken> chosen = SampleOnHost(choices, logits).chosen;
+      const std::vector<ChosenToken> chosen = SampleOnDevice(choices, logits).chosen;
       for (size_t i = 0; i < choices.size(); ++i) {
         const Row expected = CombineOnCpu(choices[i], logits);
         const bool is_exact =
@@ -95,7 +102,7 @@ TEST(DeviceSamplingTest, CombinedRowsAreThoseOfTheCpu) {
   }
 }
 
-TEST(DeviceSamplingTest, AWeightOfZeroTakesARowOutWhateverItHolds) {
+TEST_F(DeviceSamplingTest, AWeightOfZeroTakesARowOutWhateverItHolds) {
   const float infinity = std::numeric_limits<float>::infinity();
   const Row finite = {1.0f, 2.0f, -3.0f};
   for (const float odd : {std::numeric_limits<float>::quiet_NaN(), infinity, -infinity}) {
@@ -107,7 +114,7 @@ TEST(DeviceSamplingTest, AWeightOfZeroTakesARowOutWhateverItHolds) {
       owned.choice.rows = {0, 1};
       owned.choice.weights = {0.0f, 1.0f};
       const TokenChoice choice = owned.Borrow();
-      const HostSampling sampling = SampleOnHost({&choice, 1}, logits);
+      const DeviceSampling sampling = SampleOnDevice({&choice, 1}, logits);
       EXPECT_TRUE(sampling.chosen[0].status.ok()) << sampling.chosen[0].status;
       EXPECT_EQ(sampling.chosen[0].token_id, 1);
       const Row expected = CombineOnCpu(choice, logits);
@@ -116,7 +123,7 @@ TEST(DeviceSamplingTest, AWeightOfZeroTakesARowOutWhateverItHolds) {
   }
 }
 
-TEST(DeviceSamplingTest, ChoosesWhatTheCpuChooses) {
+TEST_F(DeviceSamplingTest, ChoosesWhatTheCpuChooses) {
   std::mt19937 random(12);
   int num_near = 0, num_choices = 0, num_failed = 0;
   for (const int32_t vocab_size : {1, 7, 33, 1000, 5003}) {
@@ -125,7 +132,7 @@ TEST(DeviceSamplingTest, ChoosesWhatTheCpuChooses) {
       std::vector<OwnedChoice> owned;
       for (int i = 0; i < 40; ++i) owned.push_back(RandomChoice(logits, random));
       const std::vector<TokenChoice> choices = BorrowAll(owned);
-      const HostSampling sampling = SampleOnHost(choices, logits);
+      const DeviceSampling sampling = SampleOnDevice(choices, logits);
       for (size_t i = 0; i < choices.size(); ++i) {
         SCOPED_TRACE(testing::Message() << "vocabulary of " << vocab_size << ", choice " << i);
         // From the same combined row, so that only what follows is compared.
@@ -144,13 +151,14 @@ TEST(DeviceSamplingTest, ChoosesWhatTheCpuChooses) {
   EXPECT_LE(num_near, num_choices / 10) << "of " << num_choices;
 }
 
-TEST(DeviceSamplingTest, AChoiceHasTheSameBitsAloneAndAmongOthers) {
+TEST_F(DeviceSamplingTest, AChoiceHasTheSameBitsAloneAndAmongOthers) {
   std::mt19937 random(13);
   const StepLogits logits = RandomLogits(8, 5003, 3.0f, true, random);
   std::vector<OwnedChoice> owned;
   for (int i = 0; i < 24; ++i) owned.push_back(RandomChoice(logits, random));
   const std::vector<TokenChoice> choices = BorrowAll(owned);
-  const std::vector<ChosenToken> together = SampleOnHost(choices, logits, /*seed=*/1, true).chosen;
+  const std::vector<ChosenToken> together =
+      SampleOnDevice(choices, logits, /*seed=*/1, true).chosen;
   for (size_t i = 0; i < choices.size(); ++i) {
     SCOPED_TRACE(i);
     StepLogits own;  // no other rows either
@@ -164,11 +172,11 @@ TEST(DeviceSamplingTest, AChoiceHasTheSameBitsAloneAndAmongOthers) {
       own.step_rows.push_back(row);
       own.values.insert(own.values.end(), logits.Row(row), logits.Row(row) + logits.vocab_size);
     }
-    ExpectSameBits(SampleOnHost({&choices[i], 1}, own, /*seed=*/99 + i).chosen[0], together[i]);
+    ExpectSameBits(SampleOnDevice({&choices[i], 1}, own, /*seed=*/99 + i).chosen[0], together[i]);
   }
 }
 
-TEST(DeviceSamplingTest, LargeVocabularies) {
+TEST_F(DeviceSamplingTest, LargeVocabularies) {
   for (const int32_t vocab_size : {50000, 151936}) {
     std::mt19937 random(14);
     StepLogits logits = RandomLogits(1, vocab_size, 3.0f, false, random);
@@ -183,7 +191,7 @@ TEST(DeviceSamplingTest, LargeVocabularies) {
     }
     for (OwnedChoice& each : owned) each.choice.rows = logits.step_rows;
     const std::vector<TokenChoice> choices = BorrowAll(owned);
-    const std::vector<ChosenToken> chosen = SampleOnHost(choices, logits).chosen;
+    const std::vector<ChosenToken> chosen = SampleOnDevice(choices, logits).chosen;
     EXPECT_EQ(chosen[0].token_id, 20123);
     EXPECT_EQ(chosen[0].top_logprobs[1].token_id, 49999);
     int num_near = 0;
@@ -195,7 +203,7 @@ TEST(DeviceSamplingTest, LargeVocabularies) {
 }
 
 // Where all masses are equal nothing is rounded, so cuts are exact.
-TEST(DeviceSamplingTest, TiesAtACutGoToTheLowestIds) {
+TEST_F(DeviceSamplingTest, TiesAtACutGoToTheLowestIds) {
   const StepLogits logits = OneRow(Row(3000, 0.25f));  // one bin, too many for the list
   struct Case {
     int32_t top_k;
@@ -212,7 +220,7 @@ TEST(DeviceSamplingTest, TiesAtACutGoToTheLowestIds) {
       owned.back().sampling.top_p = each.top_p;
     }
     const std::vector<TokenChoice> choices = BorrowAll(owned);
-    const std::vector<ChosenToken> chosen = SampleOnHost(choices, logits).chosen;
+    const std::vector<ChosenToken> chosen = SampleOnDevice(choices, logits).chosen;
     for (size_t i = 0; i < choices.size(); ++i) {
       EXPECT_LT(chosen[i].token_id, each.kept);
       EXPECT_EQ(chosen[i].token_id, SampleToken(choices[i], logits.values.data(), 3000).token_id);
@@ -220,12 +228,12 @@ TEST(DeviceSamplingTest, TiesAtACutGoToTheLowestIds) {
   }
 }
 
-TEST(DeviceSamplingTest, ZerosOfBothSignsAreTied) {
+TEST_F(DeviceSamplingTest, ZerosOfBothSignsAreTied) {
   const StepLogits logits = OneRow({-1.0f, -0.0f, 0.0f, -0.0f, -1.0f});
   OwnedChoice owned = Draws(0.0f);
   owned.choice.top_logprobs = 3;
   const TokenChoice choice = owned.Borrow();
-  const ChosenToken chosen = SampleOnHost({&choice, 1}, logits).chosen[0];
+  const ChosenToken chosen = SampleOnDevice({&choice, 1}, logits).chosen[0];
   EXPECT_EQ(chosen.token_id, 1);
   for (int i = 0; i < 3; ++i) EXPECT_EQ(chosen.top_logprobs[i].token_id, i + 1);
   std::vector<OwnedChoice> draws;
@@ -240,7 +248,7 @@ TEST(DeviceSamplingTest, ZerosOfBothSignsAreTied) {
 }
 
 // Pearson's statistic over seven tokens: above 22.5 once in 1,000 seeds, and the seeds are fixed.
-TEST(DeviceSamplingTest, DrawsHaveTheSharesOfTheSoftmax) {
+TEST_F(DeviceSamplingTest, DrawsHaveTheSharesOfTheSoftmax) {
   const StepLogits logits = OneRow({0.0f, 1.0f, -1.0f, 2.0f, 0.5f, 1.5f, -0.5f});
   constexpr int kDraws = 600;
   std::vector<OwnedChoice> owned;

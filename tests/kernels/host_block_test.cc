@@ -111,23 +111,11 @@ TEST_F(HostBlockTest, AddressesAreChecked) {
   EXPECT_THAT(FaultOf([&] { LoadGlobal(data_.data() + 64); }), HasSubstr("outside the launch"));
   EXPECT_THAT(FaultOf([&] { StoreGlobal(data_.data(), 2.0f); }), HasSubstr("read-only"));
   EXPECT_THAT(FaultOf([&] { CopyAsync16(0, data_.data() + 1, true); }), HasSubstr("not aligned"));
-}
-
-TEST_F(HostBlockTest, AStoreOf16BytesIsAlignedAndInsideAWritableArray) {
-  alignas(16) std::array<uint32_t, 8> out = {};
-  const uint32_t pairs[4] = {1, 2, 3, 4};
-  const auto fault_of_store_at = [&](int word) {
-    const HostArray arrays[] = {{out.data(), sizeof(out), true}, {data_.data(), 256, false}};
-    const HostLaunch launch = {.num_threads = 32, .arrays = arrays, .num_arrays = 2};
-    return RunOnHost(launch, [&, word] {
-      if (IsFirst()) StoreGlobal16(out.data() + word, pairs);
-    });
-  };
-  EXPECT_EQ(fault_of_store_at(4), "");
-  EXPECT_EQ(out, (std::array<uint32_t, 8>{0, 0, 0, 0, 1, 2, 3, 4}));
-  EXPECT_THAT(fault_of_store_at(2), HasSubstr("not aligned"));
-  EXPECT_THAT(fault_of_store_at(8), HasSubstr("outside the launch"));
-  EXPECT_THAT(FaultOf([&] { StoreGlobal16(data_.data(), pairs); }), HasSubstr("read-only"));
+  float pair[2];
+  EXPECT_THAT(FaultOf([&] { LoadGlobalFloats(data_.data() + 1, pair); }), HasSubstr("not aligned"));
+  EXPECT_EQ(FaultOf([&] { LoadGlobalFloats(data_.data() + 2, pair); }), "");
+  EXPECT_EQ(pair[0], 3.0f);
+  EXPECT_EQ(pair[1], 4.0f);
 }
 
 TEST_F(HostBlockTest, AddsMeetNothingButAddsBetweenBarriers) {
@@ -164,9 +152,10 @@ TEST_F(HostBlockTest, AddsMeetNothingButAddsBetweenBarriers) {
               AnyOf(HasSubstr("read or written"), HasSubstr("several threads wrote")));
 }
 
-TEST_F(HostBlockTest, WideShuffles) {
+TEST_F(HostBlockTest, Shuffles) {
   EXPECT_EQ(FaultOf([] {
               const int lane = ThreadIndex() % kWarpSize;
+              EXPECT_EQ(ShuffleFrom(static_cast<float>(lane), (lane + 5) % 32), (lane + 5) % 32);
               const uint64_t value = (uint64_t{1} << 40) + lane;
               EXPECT_EQ(ShuffleUp(value, 4), value - (lane < 4 ? 0 : 4));
               EXPECT_EQ(ShuffleXor(value, 3), (uint64_t{1} << 40) + (lane ^ 3));

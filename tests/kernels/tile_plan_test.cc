@@ -1,5 +1,6 @@
 #include "core/kernels/tile_plan.h"
 
+#include <limits>
 #include <map>
 #include <random>
 #include <utility>
@@ -121,6 +122,13 @@ Pairs PlannedPairs(const TilePlan& tiles, const AttentionWindow& window) {
   return pairs;
 }
 
+int32_t SpanKeysOf(const TileShape& shape, int32_t query) {
+  if (shape.max_spans == 0) return shape.span_keys;
+  int32_t keys = shape.span_keys;
+  while (keys * shape.max_spans < query + 1) keys += shape.key_block;
+  return keys;
+}
+
 void ExpectOnGrid(const TilePlan& tiles, const TileShape& shape) {
   int32_t span_end = 0;
   for (size_t t = 0; t < tiles.tiles.size(); ++t) {
@@ -133,7 +141,7 @@ void ExpectOnGrid(const TilePlan& tiles, const TileShape& shape) {
       const KeySpan& span = tiles.spans[i];
       EXPECT_EQ(span.tile, static_cast<int32_t>(t));
       EXPECT_LT(span.begin, span.end);
-      EXPECT_LE(span.end - span.begin, shape.span_keys);
+      EXPECT_LE(span.end - span.begin, SpanKeysOf(shape, tile.query_begin));
       EXPECT_EQ((span.full_begin - span.begin) % shape.key_block, 0);
       EXPECT_EQ((span.full_end - span.full_begin) % shape.key_block, 0);
       EXPECT_TRUE(span.begin <= span.full_begin && span.full_begin <= span.full_end &&
@@ -149,7 +157,8 @@ const AttentionWindow kWindows[] = {{},
                                     {Kind::kSliding, 64},
                                     {Kind::kChunked, 16},
                                     {Kind::kChunked, 50}};
-const TileShape kShapes[] = {{1, 16, 16}, {5, 16, 64}, {16, 64, 512}, {21, 64, 64}, {64, 64, 1024}};
+const TileShape kShapes[] = {{1, 16, 16}, {5, 16, 64}, {16, 64, 512}, {21, 64, 64}, {64, 64, 1024},
+                             {5, 16, 32, 4}, {16, 64, 64, 2}};
 
 TEST(TilePlanTest, HoldsExactlyThePairsOfThePredicateEachOnce) {
   for (uint32_t seed = 1; seed <= 120; ++seed) {
@@ -188,6 +197,74 @@ TEST(TilePlanTest, SpansStandOnTheGridOfTheirInterval) {
   EXPECT_EQ(windowed.spans[0].begin, 10 + 46 * 64);  // holds key 3,001, the first that is seen
   EXPECT_EQ(windowed.spans[0].end, whole.spans[5].end);
   EXPECT_EQ(windowed.spans[2].full_end, whole.spans[7].full_end);
+}
+
+// Of each row, as far as it sees.
+std::map<int32_t, std::vector<std::pair<int32_t, int32_t>>> SpansOfRows(const TilePlan& tiles) {
+  std::map<int32_t, std::vector<std::pair<int32_t, int32_t>>> spans_of;
+  for (const Tile& tile : tiles.tiles) {
+    for (int32_t row = tile.row_begin; row < tile.row_end; ++row) {
+      const int32_t query = tile.query_begin + row - tile.row_begin;
+      for (int32_t i = tile.span_begin; i < tile.span_end; ++i) {
+        const KeySpan& span = tiles.spans[i];
+        if (span.begin > query) continue;
+        spans_of[row].push_back({span.begin, std::min(span.end, query + 1)});
+      }
+    }
+  }
+  return spans_of;
+}
+
+TEST(TilePlanTest, ARowHasTheSameSpansAloneAndInATile) {
+  for (uint32_t seed = 1; seed <= 60; ++seed) {
+    SCOPED_TRACE(testing::Message() << "seed " << seed);
+    const Step step = RandomStep(seed);
+    TileShape shape = {.tile_rows = 1, .key_block = 16, .span_keys = 32, .max_spans = 3};
+    const auto alone = SpansOfRows(PlanTiles(step.plan, {}, shape));
+    shape.tile_rows = 7;
+    EXPECT_EQ(SpansOfRows(PlanTiles(step.plan, {}, shape)), alone);
+  }
+}
+
+// 6 paraphrases of 50 tokens, 15 before and 10 behind them, 39 generated ones.
+TEST(TilePlanTest, FusedRowsAreAsFewSpansAsTheirKeysAllow) {
+  SegmentLayout::Pieces pieces;
+  pieces.prefix_length = 15;
+  pieces.segment_lengths.assign(6, 50);
+  pieces.suffix_length = 10;
+  const SegmentLayout layout = SegmentLayout::FromPieces(pieces).value();
+  for (const auto& [query, num_spans] : {std::pair{363, 3}, {4095, 32}, {4096, 22}, {99999, 32}}) {
+    AttentionPlan plan;
+    const RowIntervals intervals =
+        RowIntervals::FromLayout(layout, query + 1, /*split_segment_columns=*/false);
+    plan.intervals = intervals.RunOf(query).keys;
+    plan.runs = {{.row_end = 1,
+                  .query_begin = query,
+                  .interval_end = static_cast<int32_t>(plan.intervals.size())}};
+    const TilePlan tiles = PlanTiles(plan, {}, {5, 64, 128, 32});
+    EXPECT_EQ(tiles.spans.size(), static_cast<size_t>(num_spans)) << query;
+  }
+}
+
+TEST(TilePlanTest, SortingPutsMostKeysFirstAndChangesNoPair) {
+  for (uint32_t seed = 1; seed <= 20; ++seed) {
+    SCOPED_TRACE(testing::Message() << "seed " << seed);
+    const Step step = RandomStep(seed);
+    TilePlan tiles = PlanTiles(step.plan, {}, {5, 16, 64});
+    const Pairs pairs = PlannedPairs(tiles, {});
+    SortLongestFirst(tiles);
+    EXPECT_EQ(PlannedPairs(tiles, {}), pairs);
+    int64_t most = std::numeric_limits<int64_t>::max();
+    for (size_t t = 0; t < tiles.tiles.size(); ++t) {
+      int64_t num_keys = 0;
+      for (int32_t i = tiles.tiles[t].span_begin; i < tiles.tiles[t].span_end; ++i) {
+        EXPECT_EQ(tiles.spans[i].tile, static_cast<int32_t>(t));
+        num_keys += tiles.spans[i].end - tiles.spans[i].begin;
+      }
+      EXPECT_LE(num_keys, most);
+      most = num_keys;
+    }
+  }
 }
 
 TEST(TilePlanTest, RowsWithoutKeysHaveATileWithoutSpans) {

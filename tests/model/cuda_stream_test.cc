@@ -5,6 +5,7 @@
 #include <cstring>
 #include <memory>
 #include <random>
+#include <string>
 #include <vector>
 
 #include <gmock/gmock.h>
@@ -12,6 +13,7 @@
 
 #include "core/base/check.h"
 #include "core/kernels/bfloat16.h"
+#include "core/model/cuda/settle_algorithms.h"
 #include "tests/model/fake_cuda.h"
 
 namespace chorus {
@@ -21,14 +23,30 @@ using testing::HasSubstr;
 
 class HostMemory : public DeviceMemory {
  public:
-  void* data() const override { return nullptr; }
+  explicit HostMemory(int64_t num_bytes) : bytes_(static_cast<size_t>(num_bytes)) {}
+  void* data() const override { return const_cast<char*>(bytes_.data()); }
+
+ private:
+  std::vector<char> bytes_;
+};
+
+class HostMemoryDevice : public Device {
+ public:
+  std::string name() const override { return "host"; }
+  absl::StatusOr<int64_t> FreeBytes() const override { return 0; }
+  absl::StatusOr<std::unique_ptr<DeviceMemory>> Allocate(int64_t num_bytes) override {
+    return std::make_unique<HostMemory>(num_bytes);
+  }
+  absl::StatusOr<std::unique_ptr<DeviceStream>> CreateStream() override {
+    return absl::UnimplementedError("memory only");
+  }
 };
 
 class CudaStreamTest : public testing::Test {
  protected:
   void Start(std::vector<fake_cuda::Algorithm> algorithms) {
     fake_cuda::Reset(std::move(algorithms));
-    auto stream = CudaStream::Create(0, &algorithms_, std::make_unique<HostMemory>());
+    auto stream = CudaStream::Create(0, &algorithms_, std::make_unique<HostMemory>(0));
     CHECK(stream.ok());
     stream_ = *std::move(stream);
   }
@@ -61,6 +79,18 @@ class CudaStreamTest : public testing::Test {
       }
     }
     return y;
+  }
+
+  absl::StatusOr<bool> Settle() {
+    HostMemoryDevice device;
+    std::mt19937 random(3);
+    std::vector<uint16_t> weight(kOutSize * kInSize);
+    for (uint16_t& value : weight) value = static_cast<uint16_t>(0x3c00 | (random() & 0x83ff));
+    return SettleAlgorithm(device, *stream_, algorithms_,
+                           {.weight = weight.data(),
+                            .in_size = kInSize,
+                            .out_size = kOutSize,
+                            .is_output_float32 = true});
   }
 
   static std::vector<int32_t> PieceRows() {
@@ -96,12 +126,38 @@ TEST_F(CudaStreamTest, LinearKeepsToTheBestAlgorithmThatTakesASingleRow) {
   EXPECT_EQ(Multiply(/*is_output_float32=*/false), expected_);
   EXPECT_EQ(fake_cuda::Products().back().algorithm, 1u);
   const LinearShape shape = {.in_size = kInSize, .out_size = kOutSize};
-  EXPECT_TRUE(algorithms_.TakeNext(shape));
+  EXPECT_TRUE(algorithms_.Take(shape, 1));
   EXPECT_EQ(Multiply(/*is_output_float32=*/false), expected_);
   EXPECT_EQ(fake_cuda::Products().back().algorithm, 3u);
-  EXPECT_FALSE(algorithms_.TakeNext(shape));
+  EXPECT_FALSE(algorithms_.Take(shape, 2));
   EXPECT_EQ(Multiply(/*is_output_float32=*/false), expected_);
+  EXPECT_EQ(fake_cuda::Products().back().algorithm, 3u);
+}
+
+TEST_F(CudaStreamTest, LinearAsksForASingleRowWhereNothingElseTakesOne) {
+  Start({{.min_rows = 16}, {.max_rows = 1}});
+  EXPECT_EQ(Multiply(/*is_output_float32=*/true), expected_);
+  EXPECT_EQ(PieceRows(), std::vector<int32_t>(kRows, 1));
+}
+
+TEST_F(CudaStreamTest, TheBestAlgorithmThatRunsAndKeepsBitsIsSettledOn) {
+  Start({{.fails = true}, {.splits_from = 64}, {.fails = true}, {}, {}});
+  EXPECT_EQ(Settle(), absl::StatusOr<bool>(true));
+  EXPECT_EQ(Multiply(/*is_output_float32=*/true), expected_);
+  EXPECT_EQ(fake_cuda::Products().back().algorithm, 3u);
+}
+
+TEST_F(CudaStreamTest, WhereNoneKeepsBitsTheBestThatRunsIsTaken) {
+  Start({{.fails = true}, {.splits_from = 64}, {.splits_from = 2}, {.fails = true}});
+  EXPECT_EQ(Settle(), absl::StatusOr<bool>(false));
+  EXPECT_EQ(Multiply(/*is_output_float32=*/true), expected_);
   EXPECT_EQ(fake_cuda::Products().back().algorithm, 1u);
+}
+
+TEST_F(CudaStreamTest, AProductThatNoAlgorithmRunsIsNamed) {
+  Start({{.fails = true}, {.fails = true}});
+  EXPECT_THAT(std::string(Settle().status().message()),
+              HasSubstr("the matrix product of 24 by 16: cublasLtMatmul failed"));
 }
 
 TEST_F(CudaStreamTest, LinearWithoutAnAlgorithmOrWithOddSizesIsInternal) {

@@ -29,7 +29,7 @@ TEST(DeviceChoicesTest, PackedChoicesComeOutAsTheCpuChooses) {
     }
     std::vector<TokenChoice> choices;
     for (const OwnedChoice& each : owned) choices.push_back(each.Borrow());
-    const std::vector<ChosenToken> chosen = SampleOnHost(choices, logits).chosen;
+    const std::vector<ChosenToken> chosen = SampleOnDevice(choices, logits).chosen;
     ASSERT_EQ(chosen.size(), choices.size());
     for (size_t i = 0; i < choices.size(); ++i) {
       SCOPED_TRACE(testing::Message() << "vocabulary of " << vocab_size << ", choice " << i);
@@ -56,7 +56,7 @@ TEST(DeviceChoicesTest, FailuresHaveTheStatusOfTheCpu) {
   owned[2].choice.rows = {1};
   std::vector<TokenChoice> choices;
   for (const OwnedChoice& each : owned) choices.push_back(each.Borrow());
-  const std::vector<ChosenToken> chosen = SampleOnHost(choices, logits).chosen;
+  const std::vector<ChosenToken> chosen = SampleOnDevice(choices, logits).chosen;
   EXPECT_TRUE(absl::IsInvalidArgument(chosen[0].status));
   EXPECT_TRUE(absl::IsInternal(chosen[1].status));
   EXPECT_TRUE(absl::IsInternal(chosen[2].status));

@@ -226,17 +226,21 @@ cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t,
 }
 
 cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t,
-                                              cublasLtMatrixLayout_t, cublasLtMatrixLayout_t,
+                                              cublasLtMatrixLayout_t, cublasLtMatrixLayout_t x,
                                               cublasLtMatrixLayout_t, cublasLtMatrixLayout_t,
                                               cublasLtMatmulPreference_t, int,
                                               cublasLtMatmulHeuristicResult_t* results,
                                               int* num_results) {
-  *num_results = static_cast<int>(Global().algorithms.size());
-  for (int i = 0; i < *num_results; ++i) {
-    results[i] = {};
-    results[i].algo.data[0] = static_cast<uint64_t>(i);
+  const auto num_rows = static_cast<int32_t>(x->data[2]);
+  *num_results = 0;
+  for (size_t i = 0; i < Global().algorithms.size(); ++i) {
+    const auto& takes = Global().algorithms[i];
+    if (num_rows < takes.min_rows || num_rows > takes.max_rows) continue;
+    cublasLtMatmulHeuristicResult_t& result = results[(*num_results)++];
+    result = {};
+    result.algo.data[0] = i;
   }
-  return CUBLAS_STATUS_SUCCESS;
+  return *num_results > 0 ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
 }
 cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t, cublasLtMatmulDesc_t,
                                        cublasLtMatrixLayout_t, cublasLtMatrixLayout_t x,
@@ -264,16 +268,22 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t product, co
       of_b->data[2] != of_d->data[2] || of_a->data[0] != CUDA_R_16BF) {
     return CUBLAS_STATUS_INVALID_VALUE;
   }
+  const auto& does = Global().algorithms.at(algorithm->data[0]);
+  if (does.fails) return CUBLAS_STATUS_EXECUTION_FAILED;
+  const bool splits = static_cast<int32_t>(of_d->data[2]) >= does.splits_from;
+  const uint64_t middle = splits ? sum_size / 2 : sum_size;
   const auto at = [](const void* matrix, cublasLtMatrixLayout_t of, uint64_t row, uint64_t column) {
     return FloatFromBFloat16(static_cast<const uint16_t*>(matrix)[column * of->data[3] + row]);
   };
   DoWork(0);
   for (uint64_t column = 0; column < of_d->data[2]; ++column) {
     for (uint64_t row = 0; row < of_d->data[1]; ++row) {
-      float sum = 0.0f;
+      float sums[2] = {0.0f, 0.0f};
       for (uint64_t k = 0; k < sum_size; ++k) {
-        sum += (is_transposed ? at(a, of_a, k, row) : at(a, of_a, row, k)) * at(b, of_b, k, column);
+        sums[k < middle ? 0 : 1] +=
+            (is_transposed ? at(a, of_a, k, row) : at(a, of_a, row, k)) * at(b, of_b, k, column);
       }
+      const float sum = sums[0] + sums[1];
       const uint64_t index = column * of_d->data[3] + row;
       if (of_d->data[0] == CUDA_R_32F) {
         static_cast<float*>(d)[index] = sum;

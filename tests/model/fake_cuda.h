@@ -9,11 +9,12 @@
 // Products are computed from the descriptors alone, as cuBLASLt defines them.
 namespace chorus::fake_cuda {
 
-// What is offered for every product, best first: an algorithm takes numbers of rows in
-// [min_rows, max_rows].
+// What is offered for products with numbers of rows in [min_rows, max_rows], best first.
 struct Algorithm {
   int32_t min_rows = 1;
   int32_t max_rows = 1 << 20;
+  bool fails = false;             // when it is used
+  int32_t splits_from = 1 << 30;  // from so many rows on, sums of a row are in another order
 };
 
 struct Product {

@@ -369,6 +369,21 @@ TEST(HealthTest, WatchHearsOfTheDrain) {
   EXPECT_EQ(watch.Read(), kNotServing);
 }
 
+TEST(HealthTest, WatchHearsOfALostDevice) {
+  FakeModelOptions model;
+  model.before_step = [](const StepPlan&, int64_t) {
+    return absl::UnavailableError("the GPU is lost");
+  };
+  TestServer test(model);
+  RawCall watch(test.channel(), "/grpc.health.v1.Health/Watch");
+  watch.Write(HealthRequest("chorus.v1.Inference"));
+  EXPECT_EQ(watch.Read(), kServing);
+  const grpc::Status status = test.Ask(SimpleGenerateRequest(4)).status;
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_EQ(status.error_message(), "the model step failed: the GPU is lost");
+  EXPECT_EQ(watch.Read(), kNotServing);
+}
+
 TEST(HealthTest, DuringTheDrainDelayRequestsAreStillTakenThenRefused) {
   TestServer test({}, [](ServerConfig* config) {
     config->network.drain_delay = absl::Seconds(2);  // far longer than a fake answer takes

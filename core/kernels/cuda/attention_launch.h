@@ -99,21 +99,52 @@ CHORUS_DEVICE void CopyQueries(const AttentionLaunch<Element>& launch, const Til
   }
 }
 
+// Slots of the keys of a block that one thread copies pieces of: all are loaded at once.
+template <int kHeadDim, int kThreads>
+struct KeySlots {
+  static constexpr int kStep = kThreads / SharedRows<kHeadDim>::kPieces;  // from row to row
+  static constexpr int kRows = kKeyBlock / kStep;
+  int32_t of[kRows];
+
+  // Of keys [begin, begin + kKeyBlock); at or past `end`: the slot of `begin`, which is not used.
+  template <class Element>
+  CHORUS_DEVICE void Load(const AttentionLaunch<Element>& launch, const Tile& tile, int begin,
+                          int end) {
+    const int first = begin + ThreadIndex() / SharedRows<kHeadDim>::kPieces;
+    const int32_t* table = launch.slot_table + tile.table_begin;
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) {
+      const int key = first + i * kStep;
+      of[i] = LoadGlobal(table + (key < end ? key : begin));
+    }
+  }
+};
+
 // Starts the copies of keys and values [begin, begin + kKeyBlock) of one kv head; those at or past
 // `end` are zeros, so that a weight of zero times such a value is zero.
 template <class Element, int kHeadDim, int kThreads>
-CHORUS_DEVICE void CopyKeys(const AttentionLaunch<Element>& launch, const Tile& tile, int kv_head,
-                            int begin, int end, SharedAddress keys, SharedAddress values) {
+CHORUS_DEVICE void CopyKeys(const AttentionLaunch<Element>& launch,
+                            const KeySlots<kHeadDim, kThreads>& slots, int kv_head, int begin,
+                            int end, SharedAddress keys, SharedAddress values) {
   using Rows = SharedRows<kHeadDim>;
+  using Slots = KeySlots<kHeadDim, kThreads>;
   const int piece = ThreadIndex() % Rows::kPieces;
-  for (int row = ThreadIndex() / Rows::kPieces; row < kKeyBlock; row += kThreads / Rows::kPieces) {
+#pragma unroll
+  for (int i = 0; i < Slots::kRows; ++i) {
+    const int row = ThreadIndex() / Rows::kPieces + i * Slots::kStep;
     const bool is_valid = begin + row < end;
-    const int32_t* slot_at = launch.slot_table + tile.table_begin + begin + (is_valid ? row : 0);
-    const int64_t slot = LoadGlobal(slot_at);
+    const int64_t slot = slots.of[i];
     const int64_t offset = (slot * launch.num_kv_heads + kv_head) * kHeadDim + piece * 8;
     CopyAsync16(Rows::At(keys, row, piece), launch.k + offset, is_valid);
     CopyAsync16(Rows::At(values, row, piece), launch.v + offset, is_valid);
   }
+}
+template <class Element, int kHeadDim, int kThreads>
+CHORUS_DEVICE void CopyKeys(const AttentionLaunch<Element>& launch, const Tile& tile, int kv_head,
+                            int begin, int end, SharedAddress keys, SharedAddress values) {
+  KeySlots<kHeadDim, kThreads> slots;
+  slots.Load(launch, tile, begin, end);
+  CopyKeys(launch, slots, kv_head, begin, end, keys, values);
 }
 
 // Queries of one thread's two rows of C, g and g + 8 of the warp's 16: the last key that each may

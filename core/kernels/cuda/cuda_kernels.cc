@@ -20,6 +20,31 @@ absl::Status Start(int32_t device_index, const char* kernel, const Launch& launc
   return CudaStatus(launch(), kernel);
 }
 
+// Errors after which, as driver_types.h says, the process can do nothing more on the device.
+bool LosesDevice(cudaError_t error) {
+  switch (error) {
+    case cudaErrorECCUncorrectable:
+    case cudaErrorNvlinkUncorrectable:
+    case cudaErrorContained:
+    case cudaErrorIllegalAddress:
+    case cudaErrorLaunchTimeout:
+    case cudaErrorContextIsDestroyed:
+    case cudaErrorAssert:
+    case cudaErrorHardwareStackError:
+    case cudaErrorIllegalInstruction:
+    case cudaErrorMisalignedAddress:
+    case cudaErrorInvalidAddressSpace:
+    case cudaErrorInvalidPc:
+    case cudaErrorLaunchFailure:
+    case cudaErrorTensorMemoryLeak:
+    case cudaErrorMpsClientTerminated:
+    case cudaErrorExternalDevice:
+      return true;
+    default:
+      return false;
+  }
+}
+
 }  // namespace
 
 absl::Status CudaStatus(cudaError_t error, const char* what) {
@@ -27,6 +52,10 @@ absl::Status CudaStatus(cudaError_t error, const char* what) {
   cudaGetLastError();
   const std::string text =
       absl::StrCat(what, " failed: ", cudaGetErrorName(error), ", ", cudaGetErrorString(error));
+  if (LosesDevice(error)) {
+    return absl::UnavailableError(
+        absl::StrCat("the GPU is lost to this process until the server is started again: ", text));
+  }
   return error == cudaErrorMemoryAllocation ? absl::ResourceExhaustedError(text)
                                             : absl::InternalError(text);
 }

@@ -12,8 +12,8 @@
 namespace chorus {
 
 // OK for cudaSuccess, else `what` failed, with CUDA's name and text of the error:
-// RESOURCE_EXHAUSTED for memory, INTERNAL for anything else. Clears the error, so that it does not
-// stand as the next kernel's.
+// RESOURCE_EXHAUSTED for memory, UNAVAILABLE if the process can use the device no more, INTERNAL
+// for anything else. Clears the error, so that it does not stand as the next kernel's.
 absl::Status CudaStatus(cudaError_t error, const char* what);
 
 // The kernels on one stream of one CUDA device. Used by one thread; the stream outlives it.

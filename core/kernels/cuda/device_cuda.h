@@ -21,6 +21,11 @@ CHORUS_DEVICE float ShuffleXor(float value, int lane_mask) {
   return __shfl_xor_sync(0xFFFFFFFFu, value, lane_mask);
 }
 
+// The value of that lane.
+CHORUS_DEVICE float ShuffleFrom(float value, int lane) {
+  return __shfl_sync(0xFFFFFFFFu, value, lane);
+}
+
 template <class T>
 CHORUS_DEVICE T LoadGlobal(const T* from) {
   return *from;
@@ -36,16 +41,54 @@ CHORUS_DEVICE void StoreGlobalPair(Element* to, uint32_t pair) {
   *reinterpret_cast<uint32_t*>(to) = pair;
 }
 
-// Four such pairs; `to` is a multiple of 16 bytes.
-CHORUS_DEVICE void StoreGlobal16(void* to, const uint32_t (&pairs)[4]) {
-  asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(pairs[0]), "r"(pairs[1]),
-               "r"(pairs[2]), "r"(pairs[3])
-               : "memory");
-}
-
 template <class Element>
 CHORUS_DEVICE uint32_t LoadGlobalPair(const Element* from) {
   return *reinterpret_cast<const uint32_t*>(from);
+}
+
+// Several in a row by one instruction; the address is a multiple of their size, 8 or 16 bytes.
+CHORUS_DEVICE void LoadGlobalFloats(const float* from, float (&values)[2]) {
+  const float2 loaded = *reinterpret_cast<const float2*>(from);
+  values[0] = loaded.x, values[1] = loaded.y;
+}
+CHORUS_DEVICE void LoadGlobalFloats(const float* from, float (&values)[4]) {
+  const float4 loaded = *reinterpret_cast<const float4*>(from);
+  values[0] = loaded.x, values[1] = loaded.y, values[2] = loaded.z, values[3] = loaded.w;
+}
+CHORUS_DEVICE void StoreGlobalFloats(float* to, const float (&values)[2]) {
+  *reinterpret_cast<float2*>(to) = {values[0], values[1]};
+}
+CHORUS_DEVICE void StoreGlobalFloats(float* to, const float (&values)[4]) {
+  *reinterpret_cast<float4*>(to) = {values[0], values[1], values[2], values[3]};
+}
+template <class Element>
+CHORUS_DEVICE void LoadGlobalPairs(const Element* from, uint32_t (&pairs)[1]) {
+  pairs[0] = LoadGlobalPair(from);
+}
+template <class Element>
+CHORUS_DEVICE void LoadGlobalPairs(const Element* from, uint32_t (&pairs)[2]) {
+  const uint2 loaded = *reinterpret_cast<const uint2*>(from);
+  pairs[0] = loaded.x, pairs[1] = loaded.y;
+}
+template <class Element>
+CHORUS_DEVICE void LoadGlobalPairs(const Element* from, uint32_t (&pairs)[4]) {
+  const uint4 loaded = *reinterpret_cast<const uint4*>(from);
+  pairs[0] = loaded.x, pairs[1] = loaded.y, pairs[2] = loaded.z, pairs[3] = loaded.w;
+}
+template <class Element>
+CHORUS_DEVICE void StoreGlobalPairs(Element* to, const uint32_t (&pairs)[1]) {
+  StoreGlobalPair(to, pairs[0]);
+}
+template <class Element>
+CHORUS_DEVICE void StoreGlobalPairs(Element* to, const uint32_t (&pairs)[2]) {
+  *reinterpret_cast<uint2*>(to) = {pairs[0], pairs[1]};
+}
+// nvcc takes some stores of a uint4 apart.
+template <class Element>
+CHORUS_DEVICE void StoreGlobalPairs(Element* to, const uint32_t (&pairs)[4]) {
+  asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(pairs[0]), "r"(pairs[1]),
+               "r"(pairs[2]), "r"(pairs[3])
+               : "memory");
 }
 
 CHORUS_DEVICE float LoadShared(SharedAddress from) {

@@ -25,14 +25,21 @@ T& Of(Lanes lanes, int lane) {
 
 struct Shuffle {
   float value;
-  int lane_mask;
+  int argument;  // lane mask, or lane
   float result;
 };
 
 void CollectShuffle(Lanes lanes) {
   for (int lane = 0; lane < kWarpSize; ++lane) {
     Shuffle& shuffle = Of<Shuffle>(lanes, lane);
-    shuffle.result = Of<Shuffle>(lanes, lane ^ shuffle.lane_mask).value;
+    shuffle.result = Of<Shuffle>(lanes, lane ^ shuffle.argument).value;
+  }
+}
+
+void CollectShuffleFrom(Lanes lanes) {
+  for (int lane = 0; lane < kWarpSize; ++lane) {
+    Shuffle& shuffle = Of<Shuffle>(lanes, lane);
+    shuffle.result = Of<Shuffle>(lanes, shuffle.argument % kWarpSize).value;
   }
 }
 
@@ -135,16 +142,21 @@ float ShuffleXor(float value, int lane_mask) {
   return shuffle.result;
 }
 
+float ShuffleFrom(float value, int lane) {
+  Shuffle shuffle{value, lane, 0.0f};
+  HostBlock::Current().MeetWarp(CollectShuffleFrom, &shuffle);
+  return shuffle.result;
+}
+
 void CheckGlobal(const void* address, int64_t size, bool is_write) {
   HostBlock::Current().CheckGlobal(address, size, is_write);
 }
 
-void StoreGlobal16(void* to, const uint32_t (&pairs)[4]) {
-  CheckGlobal(to, 16, true);
-  if (reinterpret_cast<uintptr_t>(to) % 16 != 0) {
-    throw HostFault{"stores to an address that is not aligned to 16 bytes"};
+void CheckGlobalVector(const void* address, int64_t size, bool is_write) {
+  if (reinterpret_cast<uintptr_t>(address) % size != 0) {
+    throw HostFault{absl::StrCat(size, " bytes of global memory are not aligned")};
   }
-  std::memcpy(to, pairs, 16);
+  CheckGlobal(address, size, is_write);
 }
 
 float LoadShared(SharedAddress from) {

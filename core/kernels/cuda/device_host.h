@@ -49,9 +49,12 @@ int BlockX();
 int BlockY();
 void SyncThreads();
 float ShuffleXor(float value, int lane_mask);
+float ShuffleFrom(float value, int lane);
 
 // REQUIRES: [address, address + size) lies in one of the launch's arrays; ends it otherwise.
 void CheckGlobal(const void* address, int64_t size, bool is_write);
+// And that the address is a multiple of `size`.
+void CheckGlobalVector(const void* address, int64_t size, bool is_write);
 
 template <class T>
 inline T LoadGlobal(const T* from) {
@@ -70,12 +73,31 @@ inline void StoreGlobalPair(Element* to, uint32_t pair) {
   to[1].bits = static_cast<uint16_t>(pair >> 16);
 }
 
-void StoreGlobal16(void* to, const uint32_t (&pairs)[4]);
-
 template <class Element>
 inline uint32_t LoadGlobalPair(const Element* from) {
   CheckGlobal(from, 4, false);
   return from[0].bits | uint32_t{from[1].bits} << 16;
+}
+
+template <int kCount>
+inline void LoadGlobalFloats(const float* from, float (&values)[kCount]) {
+  CheckGlobalVector(from, 4 * kCount, false);
+  for (int i = 0; i < kCount; ++i) values[i] = from[i];
+}
+template <int kCount>
+inline void StoreGlobalFloats(float* to, const float (&values)[kCount]) {
+  CheckGlobalVector(to, 4 * kCount, true);
+  for (int i = 0; i < kCount; ++i) to[i] = values[i];
+}
+template <class Element, int kPairs>
+inline void LoadGlobalPairs(const Element* from, uint32_t (&pairs)[kPairs]) {
+  CheckGlobalVector(from, 4 * kPairs, false);
+  for (int i = 0; i < kPairs; ++i) pairs[i] = LoadGlobalPair(from + 2 * i);
+}
+template <class Element, int kPairs>
+inline void StoreGlobalPairs(Element* to, const uint32_t (&pairs)[kPairs]) {
+  CheckGlobalVector(to, 4 * kPairs, true);
+  for (int i = 0; i < kPairs; ++i) StoreGlobalPair(to + 2 * i, pairs[i]);
 }
 
 float LoadShared(SharedAddress from);

@@ -35,7 +35,9 @@ cudaError_t LaunchRopeAndWriteKv(DeviceType type, const DeviceRopeArgs& args, cu
                                             args.shape.num_heads,
                                             args.shape.num_kv_heads,
                                             args.shape.head_dim};
-    return device::Start<Kernel>(launch, dim3(args.num_rows), stream);
+    const int num_blocks = Kernel::NumBlocks(args.shape.num_heads, args.shape.num_kv_heads,
+                                             args.shape.head_dim);
+    return device::Start<Kernel>(launch, dim3(args.num_rows, num_blocks), stream);
   });
 }
 
@@ -62,7 +64,7 @@ cudaError_t LaunchSiluMultiply(DeviceType type, const void* gate_up, int32_t num
     using Kernel = device::SiluMultiplyKernel<Element>;
     const typename Kernel::Launch launch = {static_cast<const Element*>(gate_up),
                                             static_cast<Element*>(out), size};
-    return device::Start<Kernel>(launch, dim3(num_rows), stream);
+    return device::Start<Kernel>(launch, dim3(num_rows, Kernel::NumBlocks(size)), stream);
   });
 }
 

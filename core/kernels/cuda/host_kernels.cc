@@ -20,8 +20,6 @@ using device::BFloat16;
 using device::LaunchOf;
 using device::WithType;
 
-// As on a device, but that spans are short enough for small tests to have several a row.
-constexpr int32_t kFusedSpanKeys = 128;
 constexpr int32_t kOwnSpanKeys = 1 << 20;
 
 int32_t HeadsPerKvHead(const AttentionShape& shape) { return shape.num_heads / shape.num_kv_heads; }
@@ -54,7 +52,7 @@ TileShape HostKernels::OwnTileShape(const AttentionShape& shape) const {
 }
 
 TileShape HostKernels::FusedTileShape(const AttentionShape& shape) const {
-  return {device::kSpanQueries / HeadsPerKvHead(shape), device::kKeyBlock, kFusedSpanKeys};
+  return device::SpanTileShape(HeadsPerKvHead(shape));
 }
 
 int64_t HostKernels::AttentionWorkspaceFloats(const AttentionShape& shape,
@@ -179,7 +177,9 @@ absl::Status HostKernels::RopeAndWriteKv(DeviceType type, const DeviceRopeArgs& 
                                             args.shape.num_heads,
                                             args.shape.num_kv_heads,
                                             args.shape.head_dim};
-    return Start<Kernel>(launch, args.num_rows);
+    return Start<Kernel>(launch, args.num_rows,
+                         Kernel::NumBlocks(args.shape.num_heads, args.shape.num_kv_heads,
+                                           args.shape.head_dim));
   });
 }
 
@@ -206,7 +206,7 @@ absl::Status HostKernels::SiluMultiply(DeviceType type, const void* gate_up, int
     using Kernel = device::SiluMultiplyKernel<Element>;
     const typename Kernel::Launch launch = {static_cast<const Element*>(gate_up),
                                             static_cast<Element*>(out), size};
-    return Start<Kernel>(launch, num_rows);
+    return Start<Kernel>(launch, num_rows, Kernel::NumBlocks(size));
   });
 }
 

@@ -68,7 +68,7 @@ CHORUS_DEVICE void WriteQueries(const AttentionLaunch<Element>& launch, const Ti
             PackPair<Element>(tile_values[2 * half] * factor, tile_values[2 * half + 1] * factor);
       }
       TransposeInQuad(pairs, lane);
-      if (is_valid) StoreGlobal16(out + 8 * d, pairs);
+      if (is_valid) StoreGlobalPairs(out + 8 * d, pairs);
     }
     if (launch.log_sum_exp != nullptr && is_valid && (lane & 3) == 0) {
       const float log_sum = (softmax.max[half] + Log2(sum)) * kLn2;

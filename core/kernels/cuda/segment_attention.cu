@@ -12,9 +12,6 @@ namespace {
 using device::AttentionLaunch;
 using device::Start;
 
-// Keys of one span of a fused row: a constant, as a row's bits depend on it. 512 keys of one kv
-// head are 256 KB at head_dim 128, several of which a multiprocessor has under way.
-constexpr int32_t kFusedSpanKeys = 512;
 constexpr int32_t kOwnSpanKeys = 1 << 20;  // rows of segments are not split
 
 template <class Element, int kHeadDim>
@@ -76,7 +73,7 @@ TileShape CudaOwnTileShape(const AttentionShape& shape, CudaAttentionKind kind) 
 }
 
 TileShape CudaFusedTileShape(const AttentionShape& shape) {
-  return {device::kSpanQueries / HeadsPerKvHead(shape), device::kKeyBlock, kFusedSpanKeys};
+  return device::SpanTileShape(HeadsPerKvHead(shape));
 }
 
 int64_t AttentionWorkspaceFloats(const AttentionShape& shape, int32_t num_spans) {

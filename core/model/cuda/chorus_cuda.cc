@@ -13,10 +13,10 @@
 #include "core/base/status_macros.h"
 #include "core/kernels/cuda/segment_attention_cuda.h"
 #include "core/model/cuda/cuda_device.h"
+#include "core/model/cuda/settle_algorithms.h"
 #include "core/model/cuda_module.h"
 #include "core/model/device_model_runner.h"
 #include "core/model/device_weights.h"
-#include "core/model/linear_check.h"
 
 namespace chorus {
 namespace {
@@ -57,20 +57,15 @@ std::vector<DeviceLinearArgs> ProductsOf(const DeviceWeights& weights) {
   return products;
 }
 
-// Settles on an algorithm for each product that gives rows the same bits whatever the batch:
-// cuBLASLt promises it for none, so they are tried, best first. Returns what could not be had.
+// Settles on an algorithm for each product. Returns warnings: what could not be had.
 absl::StatusOr<std::vector<std::string>> SettleAlgorithms(
     CudaDevice& device, const std::vector<DeviceLinearArgs>& products) {
   std::vector<std::string> warnings;
   CHORUS_ASSIGN_OR_RETURN(const auto stream, device.CreateStream());
   for (const DeviceLinearArgs& product : products) {
-    absl::StatusOr<bool> is_settled = false;
-    do {
-      is_settled = HasRowInvariantBits(device, *stream, product);
-      if (absl::IsResourceExhausted(is_settled.status())) return is_settled.status();
-    } while (!is_settled.value_or(false) && device.linear_algorithms().TakeNext(ShapeOf(product)));
-    CHORUS_RETURN_IF_ERROR(is_settled.status());
-    if (*is_settled) continue;
+    CHORUS_ASSIGN_OR_RETURN(const bool is_settled,
+                            SettleAlgorithm(device, *stream, device.linear_algorithms(), product));
+    if (is_settled) continue;
     warnings.push_back(absl::StrCat(
         "no algorithm of cuBLASLt for the matrix product of ", product.out_size, " by ",
         product.in_size, " on ", device.name(),

@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstring>
 
 #include "absl/strings/str_cat.h"
 
-#include "core/base/check.h"
 #include "core/base/status_macros.h"
 
 namespace chorus {
@@ -81,7 +81,7 @@ absl::Status InitPreference(const LinearShape& shape,
                             cublasLtMatmulPreferenceOpaque_t* preference) {
   CHORUS_RETURN_IF_ERROR(
       LtStatus(cublasLtMatmulPreferenceInit(preference), "cublasLtMatmulPreferenceInit"));
-  const auto workspace_bytes = static_cast<uint64_t>(LinearAlgorithms::kWorkspaceBytes);
+  const auto workspace_bytes = static_cast<uint64_t>(LinearAlgorithms::kPreferredWorkspaceBytes);
   CHORUS_RETURN_IF_ERROR(
       Prefer(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, workspace_bytes));
   const uint32_t reductions = shape.kind == RowKind::kFused ? CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE
@@ -111,23 +111,45 @@ bool Takes(cublasLtHandle_t handle, const LinearShape& shape, int32_t num_rows,
          result.workspaceSize <= static_cast<size_t>(LinearAlgorithms::kWorkspaceBytes);
 }
 
-// Best first; all of them take a single row, so any number of rows, piece by piece.
-absl::StatusOr<std::vector<cublasLtMatmulAlgo_t>> FindCandidates(cublasLtHandle_t handle,
-                                                                 const LinearShape& shape) {
+// What cuBLASLt would use for so many rows, best first.
+absl::StatusOr<std::vector<cublasLtMatmulAlgo_t>> AskFor(cublasLtHandle_t handle,
+                                                         const LinearShape& shape,
+                                                         int32_t num_rows) {
   Descriptors of;
-  CHORUS_RETURN_IF_ERROR(of.Init(shape, shape.kind == RowKind::kOwn ? kOwnRows : kFusedRows));
+  CHORUS_RETURN_IF_ERROR(of.Init(shape, num_rows));
   cublasLtMatmulPreferenceOpaque_t preference;
   CHORUS_RETURN_IF_ERROR(InitPreference(shape, &preference));
   std::vector<cublasLtMatmulHeuristicResult_t> results(kMaxCandidates);
   int num_results = 0;
-  CHORUS_RETURN_IF_ERROR(LtStatus(
+  const cublasStatus_t status =
       cublasLtMatmulAlgoGetHeuristic(handle, &of.product, &of.weight, &of.x, &of.y, &of.y,
-                                     &preference, kMaxCandidates, results.data(), &num_results),
-      "cublasLtMatmulAlgoGetHeuristic"));
-  std::vector<cublasLtMatmulAlgo_t> candidates;
+                                     &preference, kMaxCandidates, results.data(), &num_results);
+  std::vector<cublasLtMatmulAlgo_t> algorithms;
+  if (status == CUBLAS_STATUS_NOT_SUPPORTED) return algorithms;  // it has none
+  CHORUS_RETURN_IF_ERROR(LtStatus(status, "cublasLtMatmulAlgoGetHeuristic"));
   for (int i = 0; i < num_results; ++i) {
-    if (results[i].state != CUBLAS_STATUS_SUCCESS) continue;
-    if (Takes(handle, shape, 1, results[i].algo)) candidates.push_back(results[i].algo);
+    if (results[i].state == CUBLAS_STATUS_SUCCESS) algorithms.push_back(results[i].algo);
+  }
+  return algorithms;
+}
+
+bool IsSame(const cublasLtMatmulAlgo_t& a, const cublasLtMatmulAlgo_t& b) {
+  return std::memcmp(a.data, b.data, sizeof(a.data)) == 0;
+}
+
+// Best first; all of them take a single row, so any number of rows, piece by piece. Nothing says
+// that what is best for many rows takes one, so the best for one come last.
+absl::StatusOr<std::vector<cublasLtMatmulAlgo_t>> FindCandidates(cublasLtHandle_t handle,
+                                                                 const LinearShape& shape) {
+  std::vector<cublasLtMatmulAlgo_t> candidates;
+  for (const int32_t num_rows : {shape.kind == RowKind::kOwn ? kOwnRows : kFusedRows, 1}) {
+    CHORUS_ASSIGN_OR_RETURN(const auto algorithms, AskFor(handle, shape, num_rows));
+    for (const cublasLtMatmulAlgo_t& algorithm : algorithms) {
+      const bool is_known =
+          std::any_of(candidates.begin(), candidates.end(),
+                      [&](const auto& candidate) { return IsSame(candidate, algorithm); });
+      if (!is_known && Takes(handle, shape, 1, algorithm)) candidates.push_back(algorithm);
+    }
   }
   if (candidates.empty()) {
     return absl::InternalError(absl::StrCat("cuBLASLt has no algorithm for a matrix product of ",
@@ -178,15 +200,14 @@ absl::StatusOr<LinearPlan> LinearAlgorithms::Plan(cublasLtHandle_t handle, const
   return LinearPlan{.algorithm = algorithm, .max_rows = found->second};
 }
 
-bool LinearAlgorithms::TakeNext(const LinearShape& shape) {
+bool LinearAlgorithms::Take(const LinearShape& shape, size_t index) {
   absl::MutexLock lock(&mutex_);
   const auto found = choices_.find(shape);
-  CHECK(found != choices_.end());
+  if (found == choices_.end() || index >= found->second.candidates.size()) return false;
   Choice& choice = found->second;
-  if (choice.candidates.empty()) return false;
   choice.max_rows.clear();
-  choice.taken = (choice.taken + 1) % choice.candidates.size();
-  return choice.taken != 0;
+  choice.taken = index;
+  return true;
 }
 
 absl::StatusOr<std::unique_ptr<CudaLinear>> CudaLinear::Create(LinearAlgorithms* algorithms,

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <compare>
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -41,17 +42,20 @@ struct LinearPlan {
 // for every number of rows. Thread-safe.
 class LinearAlgorithms {
  public:
-  // Memory that an algorithm may use beside its matrices: what NVIDIA recommends for Hopper.
-  static constexpr int64_t kWorkspaceBytes = 32 << 20;
+  // Memory that an algorithm may use beside its matrices. It is asked for by what NVIDIA recommends
+  // for Hopper, 32 MiB; where sums are split among blocks more rows take more, and rows that do not
+  // fit read the weight once more.
+  static constexpr int64_t kPreferredWorkspaceBytes = 32 << 20;
+  static constexpr int64_t kWorkspaceBytes = 128 << 20;
 
   // INTERNAL: cuBLASLt has no algorithm for the shape.
   absl::StatusOr<LinearPlan> Plan(cublasLtHandle_t handle, const LinearShape& shape,
                                   int32_t num_rows);
 
-  // Gives up the shape's algorithm for the next best. False if there is none: the best is then in
-  // use again.
-  // REQUIRES: Plan was called for the shape. No graph may hold the algorithm.
-  bool TakeNext(const LinearShape& shape);
+  // From now on the shape's algorithm is the one with `index` better ones. False if there are not
+  // so many, or Plan was not called for the shape yet: nothing changes then. REQUIRES: no graph
+  // holds an algorithm of the shape.
+  bool Take(const LinearShape& shape, size_t index);
 
  private:
   struct Choice {
