@@ -92,6 +92,7 @@ class Planner {
       span.is_scaled = tile.scaling >= 0 && interval.is_segment ? 1 : 0;
       SetFullBlocks(tile, seen_by_all, span);
       tiles_.spans.push_back(span);
+      tiles_.longest_span = std::max(tiles_.longest_span, span.end - span.begin);
     }
   }
 

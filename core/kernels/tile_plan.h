@@ -51,6 +51,7 @@ struct Tile {
 struct TilePlan {
   std::vector<Tile> tiles;  // every row of the step is in exactly one
   std::vector<KeySpan> spans;
+  int32_t longest_span = 0;  // keys
 };
 
 // Together the spans hold exactly the pairs (row, key) that plan and window allow, each once.

@@ -90,6 +90,7 @@ absl::Status DeviceModel::Attend(int32_t index, const DeviceForwardArgs& args,
   attention.q = args.activations.q;
   attention.k = args.kv.K(index);
   attention.v = args.kv.V(index);
+  attention.num_slots = args.kv.num_slots;
   attention.out = args.activations.attention;
   attention.slot_table = args.step.slot_table;
   attention.scalings = args.step.scalings;

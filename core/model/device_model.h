@@ -32,6 +32,7 @@ struct DeviceActivations {
 struct DeviceKv {
   char* base = nullptr;
   int64_t layer_bytes = 0;  // of k or v
+  int32_t num_slots = 0;
 
   char* K(int32_t layer) const { return base + 2 * layer * layer_bytes; }
   char* V(int32_t layer) const { return K(layer) + layer_bytes; }

@@ -115,7 +115,8 @@ absl::Status DeviceModelRunner::Start(const DeviceRunnerOptions& options) {
   const int32_t num_slots = info_.num_kv_slots;
   CHORUS_ASSIGN_OR_RETURN(traits_, StepTraits::Create(config_, stream_->kernels(), num_slots));
   Warn(options);
-  kv_.layer_bytes = kTypeBytes * (int64_t{num_slots} + 1) * config_.kv_size();
+  kv_.num_slots = num_slots + 1;
+  kv_.layer_bytes = kTypeBytes * int64_t{kv_.num_slots} * config_.kv_size();
   CHORUS_RETURN_IF_ERROR(kv_memory_.Reserve(2 * config_.num_layers * kv_.layer_bytes));
   kv_.base = kv_memory_.data();
   model_.emplace(*weights_, traits_);

@@ -233,7 +233,8 @@ DeviceStepView DeviceStep::ViewAt(const void* base) const {
   view.slot_table = At<int32_t>(base, at_slot_table_);
   const auto tiles_at = [&](const TilePlan& plan, const TileOffsets& at) {
     return DeviceTiles{At<Tile>(base, at.tiles), static_cast<int32_t>(plan.tiles.size()),
-                       At<KeySpan>(base, at.spans), static_cast<int32_t>(plan.spans.size())};
+                       At<KeySpan>(base, at.spans), static_cast<int32_t>(plan.spans.size()),
+                       plan.longest_span};
   };
   for (size_t i = 0; i < tiles_.size(); ++i) {
     const WindowOffsets& at = at_windows_[i];

@@ -120,7 +120,8 @@ absl::StatusOr<std::unique_ptr<ChorusPlan>> MakePlan(const ChorusShape& shape,
 
 DeviceTiles TilesAt(const TilePlan& plan, const void* tiles, const void* spans) {
   return {static_cast<const Tile*>(tiles), static_cast<int32_t>(plan.tiles.size()),
-          static_cast<const KeySpan*>(spans), static_cast<int32_t>(plan.spans.size())};
+          static_cast<const KeySpan*>(spans), static_cast<int32_t>(plan.spans.size()),
+          plan.longest_span};
 }
 
 // What the arguments point to.
@@ -198,6 +199,7 @@ int32_t ChorusAttention(const ChorusPlan* plan, const ChorusBuffers* buffers, vo
   args.q = buffers->q;
   args.k = buffers->k;
   args.v = buffers->v;
+  args.num_slots = static_cast<int32_t>(buffers->num_slots);
   args.out = buffers->out;
   args.log_sum_exp = buffers->log_sum_exp;
   args.slot_table = static_cast<const int32_t*>(buffers->arrays[kChorusSlotTable]);

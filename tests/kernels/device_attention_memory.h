@@ -34,7 +34,7 @@ struct AttentionMemory {
 
   static DeviceTiles TilesOf(const TilePlan& plan) {
     return {plan.tiles.data(), static_cast<int32_t>(plan.tiles.size()), plan.spans.data(),
-            static_cast<int32_t>(plan.spans.size())};
+            static_cast<int32_t>(plan.spans.size()), plan.longest_span};
   }
   DeviceAttentionArgs Args() {
     return {.type = kTypeOf<Element>,
@@ -42,6 +42,7 @@ struct AttentionMemory {
             .q = q.data(),
             .k = k.data(),
             .v = v.data(),
+            .num_slots = static_cast<int32_t>(k.size()) / shape.num_kv_heads / shape.head_dim,
             .out = out.data(),
             .log_sum_exp = log_sum_exp.data(),
             .slot_table = slot_table.data(),

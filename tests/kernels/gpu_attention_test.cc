@@ -15,7 +15,8 @@ namespace {
 using test::GpuArrays;
 
 DeviceTiles TilesOn(const GpuArrays& gpu, const DeviceTiles& tiles) {
-  return {gpu.At(tiles.tiles), tiles.num_tiles, gpu.At(tiles.spans), tiles.num_spans};
+  return {gpu.At(tiles.tiles), tiles.num_tiles, gpu.At(tiles.spans), tiles.num_spans,
+          tiles.longest_span};
 }
 
 template <CudaAttentionKind kKind>

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """The machine code of the CUDA kernels for sm_90a: no local-memory traffic anywhere, and the Hopper
-kernels use the tensor cores by HGMMA and the tensor memory unit by UTMALDG. Prints a line a kernel.
+kernels use the tensor cores by HGMMA and the tensor memory unit by UTMALDG, and compute softmax while
+the values of the block before are added. Prints a line a kernel.
 
     .venv/bin/python tests/kernels/sass_test.py LIBRARY
 
@@ -21,6 +22,8 @@ HOPPER = "HopperAttention<"
 # for values those along the keys, in the loop and after it.
 HOPPER_KERNELS = {(element, head_dim): sum(2 * (head_dim // 16) + 2 * (keys // 16) for keys in (64, 128))
                   for element in ("BFloat16", "Float16") for head_dim in (64, 128)}
+# Of a thread: the logits of 64 queries and of a block of 64 or of 128 keys, over 128 threads.
+BLOCK_EXPONENTIALS = [64 * keys // 128 for keys in (64, 128)]
 
 
 def tools():
@@ -43,13 +46,13 @@ def demangle(names):
 
 
 def read_kernels(library):
-    """{mangled name: the names of its instructions}"""
+    """{mangled name: its instructions, as [(address, name, operands)]}"""
     kernels, current = {}, None
     for line in dump(library, "-sass").splitlines():
         if found := re.match(r"\s*Function : (\S+)", line):
             current = kernels.setdefault(found[1], [])
-        elif found := re.match(r"\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)", line):
-            current.append(found[1])
+        elif found := re.match(r"\s*/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)([^;]*)", line):
+            current.append((int(found[1], 16), found[2], found[3].strip()))
     return kernels
 
 
@@ -60,7 +63,23 @@ def read_registers(library):
 
 
 def count(instructions, *names):
-    return sum(instruction.split(".")[0] in names for instruction in instructions)
+    return sum(name.split(".")[0] in names for _, name, _ in instructions)
+
+
+def exponentials_beside_values(instructions):
+    """The MUFU.EX2 between each wait that leaves one wgmma group under way, the values', and the end of that:
+    the wait for all groups, or the branch back to before the first wait."""
+    counts, begin = [], None
+    for address, name, operands in instructions:
+        if name == "WARPGROUP.DEPBAR.LE":
+            begin = address if operands == "gsb0, 0x1" else None
+            if begin is not None:
+                counts.append(0)
+        elif name == "BRA" and begin is not None and int(operands.split()[-1], 16) <= begin:
+            begin = None
+        elif name == "MUFU.EX2" and begin is not None:
+            counts[-1] += 1
+    return sorted(counts)
 
 
 def faults_of(name, instructions):
@@ -73,6 +92,9 @@ def faults_of(name, instructions):
     want = HOPPER_KERNELS[element, int(head_dim)]
     if count(instructions, "HGMMA") != want:
         yield f"{name}: {count(instructions, 'HGMMA')} HGMMA, expected {want}"
+    beside = exponentials_beside_values(instructions)
+    if len(beside) != len(BLOCK_EXPONENTIALS) or any(map(int.__lt__, beside, BLOCK_EXPONENTIALS)):
+        yield f"{name}: {beside} MUFU.EX2 beside the values, expected at least {BLOCK_EXPONENTIALS}"
     for needed in ("UTMALDG", "USETMAXREG", "LDGSTS"):
         if count(instructions, needed) == 0:
             yield f"{name}: no {needed}"

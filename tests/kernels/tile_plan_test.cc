@@ -187,6 +187,7 @@ TEST(TilePlanTest, SpansStandOnTheGridOfTheirInterval) {
   const TileShape shape = {16, 64, 512};
   const TilePlan whole = PlanTiles(plan, {}, shape);
   ASSERT_EQ(whole.spans.size(), 8u);
+  EXPECT_EQ(whole.longest_span, 512);
   EXPECT_EQ(whole.spans[0].full_end, 10 + 512);
   EXPECT_EQ(whole.spans[7].begin, 10 + 7 * 512);
   EXPECT_EQ(whole.spans[7].end, 4001);
@@ -274,6 +275,7 @@ TEST(TilePlanTest, RowsWithoutKeysHaveATileWithoutSpans) {
   ASSERT_EQ(tiles.tiles.size(), 3u);
   for (const Tile& tile : tiles.tiles) EXPECT_EQ(tile.span_begin, tile.span_end);
   EXPECT_TRUE(tiles.spans.empty());
+  EXPECT_EQ(tiles.longest_span, 0);
 }
 
 TEST(TilePlanTest, ACausalPromptHasFullBlocksBelowTheDiagonalOnly) {

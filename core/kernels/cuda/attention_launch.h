@@ -64,21 +64,38 @@ CHORUS_DEVICE SharedAddress PiecesFirst(SharedAddress base, int row, int piece, 
                                   piece + ((lane >> 3) & 1));
 }
 
-// Starts the copies of packed queries [0, num_slots) of a tile: query p is row p / heads, head
-// p % heads of the kv head's. Those past num_queries are zeros.
-template <class Element, int kHeadDim, int kThreads>
+// Packed queries of a tile and a kv head: query p is of the tile's row p / heads, and of head
+// p % heads of the kv head's. A division costs some forty instructions, a product one; it is exact
+// for queries below kMost and at most kMost heads.
+struct PackedQueries {
+  static constexpr int kMost = 128;
+  int heads;
+  int inverse;
+
+  CHORUS_DEVICE static PackedQueries Of(int heads) { return {heads, (1 << 16) / heads + 1}; }
+  CHORUS_DEVICE int RowOf(int query) const { return query * inverse >> 16; }
+  CHORUS_DEVICE int HeadOf(int query) const { return query - RowOf(query) * heads; }
+};
+
+// Starts the copies of packed queries [0, num_slots) of a tile; those past the tile's are zeros.
+// A thread copies one piece of several queries. REQUIRES: num_slots a multiple of those that all
+// threads copy at once.
+template <class Element, int kHeadDim, int kThreads, class Rows = SharedRows<kHeadDim>>
 CHORUS_DEVICE void CopyQueries(const AttentionLaunch<Element>& launch, const Tile& tile,
                                int kv_head, int num_slots, SharedAddress to) {
-  using Rows = SharedRows<kHeadDim>;
-  const int heads = launch.heads_per_kv_head;
-  const int num_queries = (tile.row_end - tile.row_begin) * heads;
-  for (int i = ThreadIndex(); i < num_slots * Rows::kPieces; i += kThreads) {
-    const int query = i / Rows::kPieces, piece = i % Rows::kPieces;
+  constexpr int kPieces = kHeadDim / 8, kAtOnce = kThreads / kPieces;
+  const PackedQueries packed = PackedQueries::Of(launch.heads_per_kv_head);
+  const int num_queries = (tile.row_end - tile.row_begin) * packed.heads;
+  const int first = ThreadIndex() / kPieces, piece = ThreadIndex() % kPieces;
+  const int64_t row_head = int64_t{tile.row_begin} * launch.num_heads + kv_head * packed.heads;
+  const Element* from = launch.q + row_head * kHeadDim + piece * 8;
+#pragma unroll 4
+  for (int i = 0; i < num_slots / kAtOnce; ++i) {
+    const int query = first + i * kAtOnce;
     const bool is_valid = query < num_queries;
-    const int64_t row = tile.row_begin + (is_valid ? query / heads : 0);
-    const int64_t head = kv_head * heads + (is_valid ? query % heads : 0);
-    const Element* from = launch.q + (row * launch.num_heads + head) * kHeadDim + piece * 8;
-    CopyAsync16(Rows::At(to, query, piece), from, is_valid);
+    const int of = is_valid ? query : 0;
+    const int offset = (packed.RowOf(of) * launch.num_heads + packed.HeadOf(of)) * kHeadDim;
+    CopyAsync16(Rows::At(to, query, piece), from + offset, is_valid);
   }
 }
 
@@ -139,12 +156,12 @@ struct LastKeys {
 template <class Element>
 CHORUS_DEVICE LastKeys LastKeysOf(const AttentionLaunch<Element>& launch, const Tile& tile,
                                   int first_query) {
-  const int heads = launch.heads_per_kv_head;
-  const int num_queries = (tile.row_end - tile.row_begin) * heads;
+  const PackedQueries packed = PackedQueries::Of(launch.heads_per_kv_head);
+  const int num_queries = (tile.row_end - tile.row_begin) * packed.heads;
   LastKeys last;
   for (int half = 0; half < 2; ++half) {
     const int query = first_query + half * 8;
-    last.of[half] = query < num_queries ? tile.query_begin + query / heads : -1;
+    last.of[half] = query < num_queries ? tile.query_begin + packed.RowOf(query) : -1;
   }
   return last;
 }
@@ -163,6 +180,22 @@ CHORUS_DEVICE float MaxOfQuad(float value) {
 CHORUS_DEVICE float SumOfQuad(float value) {
   value += ShuffleXor(value, 1);
   return value + ShuffleXor(value, 2);
+}
+
+// Word i of a quad's lane t becomes word t of its lane i.
+CHORUS_DEVICE void TransposeInQuad(uint32_t (&words)[4], int lane) {
+#pragma unroll
+  for (int bit = 1; bit <= 2; ++bit) {
+    const bool is_upper = (lane & bit) != 0;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if ((i & bit) != 0) continue;
+      uint32_t &low = words[i], &high = words[i | bit];
+      const auto got =
+          static_cast<uint32_t>(ShuffleXor(static_cast<int32_t>(is_upper ? low : high), bit));
+      (is_upper ? low : high) = got;
+    }
+  }
 }
 
 // Logits of 16 queries and 8 kTiles keys become weights; returns in `corrections` what the values

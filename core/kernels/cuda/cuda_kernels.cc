@@ -26,15 +26,16 @@ struct CudaStarter {
   }
 
   template <class Element, int kHeadDim>
-  absl::Status StartOwn(const char* what, const device::AttentionLaunch<Element>& launch,
-                        int32_t num_tiles) const {
+  absl::Status StartOwn(const char* what, const DeviceAttentionArgs& args) const {
+    const auto launch = device::LaunchOf<Element>(args, args.own);
     if (kind == CudaAttentionKind::kAmpere) {
-      return Start<device::PrefillAttention<Element, kHeadDim>>(what, launch, num_tiles,
+      return Start<device::PrefillAttention<Element, kHeadDim>>(what, launch, args.own.num_tiles,
                                                                 launch.num_kv_heads);
     }
     CHORUS_RETURN_IF_ERROR(MakeCurrent());
-    return CudaStatus(device::HopperStart<Element, kHeadDim>::Start(launch, num_tiles, stream),
-                      what);
+    return CudaStatus(
+        device::HopperStart<Element, kHeadDim>::Start(launch, args.own, args.num_slots, stream),
+        what);
   }
 
   TileShape OwnTileShape(const AttentionShape& shape) const {

@@ -20,6 +20,7 @@ struct DeviceTiles {
   int32_t num_tiles = 0;
   const KeySpan* spans = nullptr;
   int32_t num_spans = 0;
+  int32_t longest_span = 0;  // keys, for speed only; 0: not known
 };
 
 // One layer's attention over a ragged batch. Every row of the step is in `own` or in `fused`.
@@ -29,7 +30,8 @@ struct DeviceAttentionArgs {
   const void* q = nullptr;  // [num_rows, num_heads, head_dim], RoPE applied
   const void* k = nullptr;  // [num_slots, num_kv_heads, head_dim]; holds the step's own rows too
   const void* v = nullptr;  // like k
-  void* out = nullptr;      // [num_rows, num_heads, head_dim]
+  int32_t num_slots = 0;
+  void* out = nullptr;  // [num_rows, num_heads, head_dim]
   float* log_sum_exp = nullptr;  // [num_rows, num_heads] natural log, or null
   const int32_t* slot_table = nullptr;
   const SegmentScaling* scalings = nullptr;

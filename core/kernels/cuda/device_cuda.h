@@ -83,9 +83,12 @@ template <class Element>
 CHORUS_DEVICE void StoreGlobalPairs(Element* to, const uint32_t (&pairs)[2]) {
   *reinterpret_cast<uint2*>(to) = {pairs[0], pairs[1]};
 }
+// nvcc takes some stores of a uint4 apart.
 template <class Element>
 CHORUS_DEVICE void StoreGlobalPairs(Element* to, const uint32_t (&pairs)[4]) {
-  *reinterpret_cast<uint4*>(to) = {pairs[0], pairs[1], pairs[2], pairs[3]};
+  asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(pairs[0]), "r"(pairs[1]),
+               "r"(pairs[2]), "r"(pairs[3])
+               : "memory");
 }
 
 CHORUS_DEVICE float LoadShared(SharedAddress from) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "core/kernels/cuda/attention_launch.h"
@@ -10,17 +11,31 @@ namespace chorus::device {
 
 inline constexpr int kHopperKeyBlock = 128;
 inline constexpr int kHopperBoxRows = 32;  // slots that one copy of the tensor memory unit brings
+inline constexpr int kHopperShortKeys = 64;
 
 // AttentionLaunch with the maps of k and v, [num_slots, num_kv_heads, head_dim] in boxes of
-// [kHopperBoxRows, 1, 64]. Without maps all rows are copied one by one.
+// [kHopperBoxRows, 1, 64].
 template <class Element>
 struct HopperLaunch : AttentionLaunch<Element> {
   TensorMap k_map;
   TensorMap v_map;
-  int32_t has_maps = 0;
   int32_t num_tiles = 0;
   int32_t tiles_per_block = 1;
 };
+
+// Tiles for a thread block to do one after the other: more hide more of the latency where they
+// begin, fewer spread the work better. No row's result depends on it. Eight blocks of long tiles a
+// processor, one after the other, leave it idle for a sixteenth of the time at the end. Tiles that
+// are all short take no longer than a block takes to begin: two blocks a processor.
+inline int32_t HopperTilesPerBlock(int32_t num_tiles, int32_t num_kv_heads, int32_t num_processors,
+                                   bool is_short) {
+  if (!is_short) {
+    const int64_t tiles = int64_t{num_tiles} * num_kv_heads / (num_processors * 8);
+    return static_cast<int32_t>(std::clamp<int64_t>(tiles, 1, 4));
+  }
+  const int32_t num_blocks = std::max(num_processors * 2 / num_kv_heads, 1);  // of a kv head
+  return std::min((num_tiles + num_blocks - 1) / num_blocks, 24);
+}
 
 // kRows rows of 64-element columns, each column with the 128-byte swizzle: what wgmma reads as
 // K-major (queries, keys) or MN-major (values).
@@ -50,7 +65,7 @@ struct SwizzledRows {
 // after the other, and the producers are ahead: short tiles do not wait for their first keys.
 //
 // Softmax runs beside the tensor cores twice: the two warpgroups are independent of each other, and
-// each computes the logits of a block before it adds the values of the block before (as in
+// each computes the softmax of a block while the values of the block before are added (as in
 // FlashAttention-3, Shah et al., 2024).
 //
 // What a query adds, and in which order, is its own keys in blocks of 128 from each interval's
@@ -59,6 +74,7 @@ template <class Element, int kHeadDim>
 struct HopperAttention {
   static constexpr int kThreads = 3 * kWarpgroupSize;
   static constexpr int kTileQueries = 128;
+  static_assert(kTileQueries <= PackedQueries::kMost);
   static constexpr int kKeyBlock = kHopperKeyBlock;
   static constexpr int kStages = kHeadDim == 64 ? 4 : 3;  // registers allow one block a processor
   static constexpr int kProducers = kWarpgroupSize;
@@ -68,7 +84,7 @@ struct HopperAttention {
 
   static constexpr int kPieces = kHeadDim / 8;  // 16-byte pieces of a row
   static constexpr int kSteps = kHeadDim / 16;  // of a wgmma along the head's dims
-  static constexpr int kShortKeys = 64;
+  static constexpr int kShortKeys = kHopperShortKeys;
   static constexpr int kQueryBytes = kTileQueries * kHeadDim * 2;
   static constexpr int kBlockBytes = kKeyBlock * kHeadDim * 2;
   static constexpr int kBarriersAt = kQueryBytes + 2 * kStages * kBlockBytes;
@@ -160,16 +176,21 @@ struct HopperAttention {
     if (cursor.span == tile.span_end) return;
     const int lane = ThreadIndex() % kWarpSize;
     int slot = SlotOf(launch, tile, cursor);
-    WaitForPhase(shared.queries_empty, (done.tile & 1) ^ 1);
-    CopyQueries(launch, tile, kv_head, shared);
-    ++done.tile;
+    const int first_block = done.block;
     for (; cursor.span < tile.span_end; ++done.block) {
       cursor.Advance(launch, tile);
       const int next_slot = SlotOf(launch, tile, cursor);  // comes while this one is waited for
       const int first_slot = ShuffleFrom(slot, 0);
-      const bool is_box = VoteAll(slot >= 0 && slot == first_slot + lane) && launch.has_maps != 0;
+      const bool is_box = VoteAll(slot >= 0 && slot == first_slot + lane);
       shared.keys.WaitEmpty(done.block);
       CopyRows(launch, launch.k, launch.k_map, kv_head, slot, is_box, shared.keys, done.block);
+      if (done.block == first_block) {  // after the keys: the tile before may need its queries yet
+        WaitForPhase(shared.queries_empty, (done.tile & 1) ^ 1);
+        CopyQueries<Element, kHeadDim, kProducers, Queries>(launch, tile, kv_head, kTileQueries,
+                                                            shared.queries);
+        ArriveAfterCopies(shared.queries_full);
+        ++done.tile;
+      }
       shared.values.WaitEmpty(done.block);
       CopyRows(launch, launch.v, launch.v_map, kv_head, slot, is_box, shared.values, done.block);
       slot = next_slot;
@@ -181,22 +202,6 @@ struct HopperAttention {
     const int key = cursor.begin + ThreadIndex();
     if (cursor.span == tile.span_end || key >= cursor.at.end) return -1;
     return LoadGlobal(launch.slot_table + tile.table_begin + key);
-  }
-
-  // Packed queries as in CopyQueries of attention_launch.h: those past the tile's are zeros.
-  CHORUS_DEVICE static void CopyQueries(const Launch& launch, const Tile& tile, int kv_head,
-                                        const Shared& shared) {
-    const int heads = launch.heads_per_kv_head;
-    const int num_queries = (tile.row_end - tile.row_begin) * heads;
-    for (int i = ThreadIndex(); i < kTileQueries * kPieces; i += kProducers) {
-      const int query = i / kPieces, piece = i % kPieces;
-      const bool is_valid = query < num_queries;
-      const int64_t row = tile.row_begin + (is_valid ? query / heads : 0);
-      const int64_t head = kv_head * heads + (is_valid ? query % heads : 0);
-      const Element* from = launch.q + (row * launch.num_heads + head) * kHeadDim + piece * 8;
-      CopyAsync16(Queries::At(shared.queries, query, piece), from, is_valid);
-    }
-    ArriveAfterCopies(shared.queries_full);
   }
 
   // The warp's 32 rows of block i. `slot` is of row `lane`; negative: zeros, so that a weight of
@@ -279,51 +284,52 @@ struct HopperAttention {
     }
   };
 
+  // The next tile and its first span come while the output of this one is written.
   CHORUS_DEVICE static void Consume(const Launch& launch, const TileRange& tiles, int kv_head,
                                     const Shared& shared) {
-    Progress done;
-    for (int t = tiles.begin; t < tiles.end; ++t) {
-      ConsumeTile(launch, LoadGlobal(launch.tiles + t), kv_head, shared, done);
-    }
-  }
-
-  CHORUS_DEVICE static void ConsumeTile(const Launch& launch, const Tile& tile, int kv_head,
-                                        const Shared& shared, Progress& done) {
     const int thread = ThreadIndex() - kProducers, lane = thread % kWarpSize;
     const int warp_query = thread / kWarpSize * 16;
-    Output output;
-    Clear(output.values);
-    output.softmax = {{MinusInfinity(), MinusInfinity()}, {0.0f, 0.0f}};
-    if (tile.span_begin < tile.span_end) {
-      if (IsShort(launch, tile)) {
-        AddBlocks<kShortKeys / 8>(launch, tile, shared, done, output);
-      } else {
-        AddBlocks<kKeyBlock / 8>(launch, tile, shared, done, output);
+    Progress done;
+    Tile tile = LoadGlobal(launch.tiles + tiles.begin);
+    Cursor cursor = Cursor::Begin(launch, tile);
+    for (int t = tiles.begin; t < tiles.end; ++t) {
+      Output output;
+      Clear(output.values);
+      output.softmax = {{MinusInfinity(), MinusInfinity()}, {0.0f, 0.0f}};
+      if (tile.span_begin < tile.span_end) {
+        if (IsShort(launch, tile, cursor)) {
+          AddBlocks<kShortKeys / 8>(launch, tile, cursor, shared, done, output);
+        } else {
+          AddBlocks<kKeyBlock / 8>(launch, tile, cursor, shared, done, output);
+        }
+        ++done.tile;
       }
-      ++done.tile;
+      const Tile next = LoadGlobal(launch.tiles + (t + 1 < tiles.end ? t + 1 : t));
+      cursor = Cursor::Begin(launch, next);
+      WriteQueries(launch, tile, kv_head, warp_query, lane, output.values, output.softmax);
+      tile = next;
     }
-    WriteQueries(launch, tile, kv_head, warp_query, lane, output.values, output.softmax);
   }
 
   // Whether no block of the tile has keys past its first half, as with short segments. Then that
   // half is not computed. Its weights would be zeros: a row's bits are the same.
-  CHORUS_DEVICE static bool IsShort(const Launch& launch, const Tile& tile) {
-    for (int i = tile.span_begin; i < tile.span_end; ++i) {
+  CHORUS_DEVICE static bool IsShort(const Launch& launch, const Tile& tile, const Cursor& first) {
+    if (first.at.end - first.at.begin > kShortKeys) return false;
+    for (int i = tile.span_begin + 1; i < tile.span_end; ++i) {
       const KeySpan span = LoadGlobal(launch.spans + i);
       if (span.end - span.begin > kShortKeys) return false;
     }
     return true;
   }
 
-  // All blocks of a tile, of which there is at least one.
+  // All blocks of a tile, of which there is at least one: the cursor's.
   template <int kKeyTiles>
-  CHORUS_DEVICE static void AddBlocks(const Launch& launch, const Tile& tile, const Shared& shared,
-                                      Progress& done, Output& output) {
+  CHORUS_DEVICE static void AddBlocks(const Launch& launch, const Tile& tile, Cursor cursor,
+                                      const Shared& shared, Progress& done, Output& output) {
     const int thread = ThreadIndex() - kProducers, lane = thread % kWarpSize;
     const int warpgroup_query = thread / kWarpgroupSize * 64;
     const LastKeys last = LastKeysOf(launch, tile, thread / kWarpSize * 16 + lane / 4);
     const float scale = launch.softmax_scale * kLog2E;
-    Cursor cursor = Cursor::Begin(launch, tile);
     Weights<kKeyTiles> weights;
     float corrections[2];
     int i = done.block;
@@ -334,34 +340,46 @@ struct HopperAttention {
     WgmmaWait<0>();
     WgmmaResult(weights.logits);
     ArriveOfWarp(shared.keys.Empty(i), lane);
+    if (cursor.IsLast(tile)) ArriveOfWarp(shared.queries_empty, lane);
     weights.Update(cursor, last, scale, lane, output.softmax, corrections);
-    weights.Pack();
+    bool has_values = false;  // whether values i - 1 are being added
     for (cursor.Advance(launch, tile); cursor.span < tile.span_end; cursor.Advance(launch, tile)) {
-      // Copies are in order: values i came before keys i + 1.
       shared.keys.WaitFull(i + 1);
-      shared.values.WaitFull(i);
+      FinishValues(shared, i, has_values, corrections, output);
+      has_values = true;
+      weights.Pack();
       BeforeWgmma();
       weights.StartLogits(shared, warpgroup_query, i + 1);
       weights.StartValues(shared, i, output);
       WgmmaWait<1>();
       WgmmaResult(weights.logits);
       ArriveOfWarp(shared.keys.Empty(i + 1), lane);
+      if (cursor.IsLast(tile)) ArriveOfWarp(shared.queries_empty, lane);
       weights.Update(cursor, last, scale, lane, output.softmax, corrections);
-      WgmmaWait<0>();
-      WgmmaResult(output.values);
-      ArriveOfWarp(shared.values.Empty(i), lane);
-      Rescale(output.values, corrections);
-      weights.Pack();
       ++i;
     }
-    ArriveOfWarp(shared.queries_empty, lane);
-    shared.values.WaitFull(i);
+    FinishValues(shared, i, has_values, corrections, output);
+    weights.Pack();
     BeforeWgmma();
     weights.StartValues(shared, i, output);
     WgmmaWait<0>();
     WgmmaResult(output.values);
     ArriveOfWarp(shared.values.Empty(i), lane);
     done.block = i + 1;
+  }
+
+  // Once values i are there: values i - 1, if any, have been added and are given back, and the sum
+  // is brought to the maximum that the weights of block i are of. The wait for them stands behind
+  // the loop of an mbarrier: ptxas would move it above the exponentials, which are to run beside
+  // them.
+  CHORUS_DEVICE static void FinishValues(const Shared& shared, int i, bool has_values,
+                                         const float (&corrections)[2], Output& output) {
+    shared.values.WaitFull(i);
+    WgmmaWait<0>();
+    WgmmaResult(output.values);
+    if (!has_values) return;
+    ArriveOfWarp(shared.values.Empty(i - 1), ThreadIndex() % kWarpSize);
+    Rescale(output.values, corrections);
   }
 
   // Rows copied by threads, and registers, are seen by wgmma.

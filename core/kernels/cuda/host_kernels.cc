@@ -31,37 +31,26 @@ struct HostStarter {
   }
 
   template <class Element, int kHeadDim>
-  absl::Status StartOwn(const char* what, const device::AttentionLaunch<Element>& launch,
-                        int32_t num_tiles) const {
+  absl::Status StartOwn(const char* what, const DeviceAttentionArgs& args) const {
+    const int32_t num_tiles = args.own.num_tiles, num_kv_heads = args.shape.num_kv_heads;
+    const auto launch = device::LaunchOf<Element>(args, args.own);
     if (!options.is_hopper) {
       return Start<device::PrefillAttention<Element, kHeadDim>>(what, launch, num_tiles,
-                                                                launch.num_kv_heads);
+                                                                num_kv_heads);
     }
     device::HopperLaunch<Element> hopper;
     static_cast<device::AttentionLaunch<Element>&>(hopper) = launch;
-    hopper.k_map = MapOf<kHeadDim>(launch.k, launch.num_kv_heads);
-    hopper.v_map = MapOf<kHeadDim>(launch.v, launch.num_kv_heads);
-    hopper.has_maps = options.seed % 4 != 0;
+    const auto map_of = [&](const Element* slots) {
+      return device::TensorMap{
+          slots, {kHeadDim, num_kv_heads, args.num_slots}, device::kHopperBoxRows};
+    };
+    hopper.k_map = map_of(launch.k);
+    hopper.v_map = map_of(launch.v);
     hopper.num_tiles = num_tiles;
     hopper.tiles_per_block = 1 + static_cast<int32_t>(options.seed % 3);
     const int32_t num_blocks = (num_tiles + hopper.tiles_per_block - 1) / hopper.tiles_per_block;
     return Start<device::HopperAttention<Element, kHeadDim>>(what, hopper, num_blocks,
-                                                             launch.num_kv_heads);
-  }
-
-  // Of as many slots as the array that they lie in has room for.
-  template <int kHeadDim, class Element>
-  device::TensorMap MapOf(const Element* slots, int32_t num_kv_heads) const {
-    int64_t num_bytes = 0;
-    for (const device::HostArray& array : arrays()) {
-      const auto offset = static_cast<int64_t>(reinterpret_cast<uintptr_t>(slots) -
-                                               reinterpret_cast<uintptr_t>(array.data));
-      if (offset >= 0 && offset < array.size) num_bytes = array.size - offset;
-    }
-    const int64_t slot_bytes = int64_t{2} * kHeadDim * num_kv_heads;
-    return {slots,
-            {kHeadDim, num_kv_heads, static_cast<int>(num_bytes / slot_bytes)},
-            device::kHopperBoxRows};
+                                                             num_kv_heads);
   }
 
   TileShape OwnTileShape(const AttentionShape& shape) const {

@@ -21,8 +21,8 @@ using HostArrays = std::function<std::vector<device::HostArray>()>;
 struct HostKernelsOptions {
   bool is_hopper = false;  // as on compute capability 9.0
   bool has_short_spans = false;  // and few, so that rows of some hundred keys have longer ones
-  // Of what changes no result: the order in which warps advance; of HopperAttention, whether boxes
-  // are copied at once, and the tiles of a block.
+  // Of what changes no result: the order in which warps advance; of HopperAttention, the tiles of a
+  // block.
   uint32_t seed = 1;
 };
 

@@ -20,8 +20,8 @@ namespace chorus {
 //   absl::Status Start(const char* what, const typename Kernel::Launch&, int32_t grid_x,
 //                      int32_t grid_y)       `what` stands in errors; an empty grid is no work
 //   template <class Element, int kHeadDim>
-//   absl::Status StartOwn(const char* what, const device::AttentionLaunch<Element>&,
-//                         int32_t num_tiles)  attention of the rows of prefixes and segments
+//   absl::Status StartOwn(const char* what, const DeviceAttentionArgs&)
+//                                         attention of the rows of prefixes and segments
 //   TileShape OwnTileShape(const AttentionShape&)    of those rows
 //   TileShape FusedTileShape(const AttentionShape&)  of rows that see everything
 template <class Starter>
@@ -175,8 +175,7 @@ class LaunchedKernels : public DeviceKernels {
   template <class Element, int kHeadDim>
   absl::Status StartAttention(const DeviceAttentionArgs& args) {
     constexpr const char* kWhat = "the kernel of segment attention";
-    CHORUS_RETURN_IF_ERROR((starter_.template StartOwn<Element, kHeadDim>(
-        kWhat, device::LaunchOf<Element>(args, args.own), args.own.num_tiles)));
+    CHORUS_RETURN_IF_ERROR((starter_.template StartOwn<Element, kHeadDim>(kWhat, args)));
     const auto fused = device::FusedLaunchOf<Element>(args);
     const int32_t num_kv_heads = args.shape.num_kv_heads;
     CHORUS_RETURN_IF_ERROR((Start<device::SpanAttention<Element, kHeadDim>>(

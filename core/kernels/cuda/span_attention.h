@@ -95,14 +95,15 @@ struct SpanAttention {
   CHORUS_DEVICE static void StoreLogits(const Launch& launch, const Tile& tile, int begin, int end,
                                         int lane, const LastKeys& last,
                                         const float (&logits)[kWarpKeys / 8][4]) {
-    const int heads = launch.heads_per_kv_head;
+    const PackedQueries packed = PackedQueries::Of(launch.heads_per_kv_head);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       if (last.of[half] < 0) continue;  // no query
       const int query = lane / 4 + 8 * half;
-      const int64_t offset = LoadGlobal(launch.logit_offsets + tile.row_begin + query / heads);
+      const int64_t offset =
+          LoadGlobal(launch.logit_offsets + tile.row_begin + packed.RowOf(query));
       if (offset < 0) continue;
-      const int64_t head = BlockY() * heads + query % heads;
+      const int64_t head = BlockY() * packed.heads + packed.HeadOf(query);
       float* to = launch.logits + offset + head * (last.of[half] + 1);
 #pragma unroll
       for (int j = 0; j < kWarpKeys / 8; ++j) {
@@ -284,9 +285,10 @@ struct MergeSpans {
 
   CHORUS_DEVICE static void Write(const Launch& launch, const Query& query,
                                   const float (&values)[kDims], float log_sum_exp) {
-    const int heads = launch.heads_per_kv_head;
-    const int64_t row = query.tile.row_begin + query.index / heads;
-    const int64_t row_head = row * launch.num_heads + BlockY() * heads + query.index % heads;
+    const PackedQueries packed = PackedQueries::Of(launch.heads_per_kv_head);
+    const int64_t row = query.tile.row_begin + packed.RowOf(query.index);
+    const int64_t row_head =
+        row * launch.num_heads + BlockY() * packed.heads + packed.HeadOf(query.index);
     uint32_t pairs[kDims / 2];
 #pragma unroll
     for (int i = 0; i < kDims / 2; ++i) {
