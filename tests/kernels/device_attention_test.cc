@@ -3,6 +3,7 @@
 
 #include "gtest/gtest.h"
 
+#include "core/kernels/cuda/hopper_attention.h"
 #include "tests/kernels/device_attention_cases.h"
 
 namespace chorus::device {

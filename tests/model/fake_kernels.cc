@@ -13,8 +13,8 @@ cudaError_t KernelStart<Kernel>::Start(const typename Kernel::Launch&, int32_t, 
                                                               : cudaSuccess;
 }
 template <class Element, int kHeadDim>
-cudaError_t HopperStart<Element, kHeadDim>::Start(const AttentionLaunch<Element>&, int32_t,
-                                                  cudaStream_t) {
+cudaError_t HopperStart<Element, kHeadDim>::Start(const AttentionLaunch<Element>&,
+                                                  const DeviceTiles&, int32_t, cudaStream_t) {
   return cudaSuccess;
 }
 
