@@ -16,8 +16,8 @@ trap 'rm -rf "${folder}"' EXIT
 build=build/release
 limit_mib=64
 
-PROGRAMS=(chorus-server chorus gpu_model_bench server_bench gpu_attention_test gpu_elementwise_test gpu_sampling_test
-          gpu_model_runner_test)
+PROGRAMS=(chorus-server chorus gpu_model_bench server_bench gpu_attention_test gpu_elementwise_test
+          gpu_plain_attention_test gpu_probes_test gpu_sampling_test gpu_model_runner_test)
 LIBRARIES=(libchorus_cuda.so libchorus_kernels_abi.so libchorus_kernels_abi_host.so)
 # Of the host: the loader and the runtimes under its Python, which may be newer than ours.
 HOST_LIBRARIES='^(linux-vdso|ld-linux|libc|libm|libdl|librt|libpthread|libutil|libstdc\+\+|libgcc_s)\.|^ld-linux'

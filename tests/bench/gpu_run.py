@@ -49,8 +49,9 @@ PARTS = tuple(PART_SECONDS)
 # No case is begun in the last part of a part's time.
 LAST_CASE_SECONDS = 20
 KERNELS_STARTS = 10
-TESTS = ("gpu_attention_test", "gpu_elementwise_test", "gpu_sampling_test", "gpu_model_runner_test")
-TEST_SECONDS = 40
+TESTS = ("gpu_attention_test", "gpu_elementwise_test", "gpu_plain_attention_test", "gpu_probes_test", "gpu_sampling_test",
+         "gpu_model_runner_test")
+TEST_SECONDS = 30
 SANITIZERS = ("memcheck", "racecheck", "synccheck")
 # A few small launches: the tools slow a kernel down a hundredfold.
 SANITIZED_TESTS = "*FuzzedSteps*:*WithoutKeys*"

@@ -10,11 +10,13 @@
 
 #include "gtest/gtest.h"
 
+#include "core/kernels/cuda/launch_of.h"
 #include "core/kernels/probe_plan.h"
 #include "core/kernels/segment_attention.h"
 #include "tests/kernels/device_attention_memory.h"
 #include "tests/kernels/device_test_support.h"
 #include "tests/kernels/kernel_test_support.h"
+#include "tests/kernels/test_device.h"
 
 namespace chorus::device {
 
@@ -78,11 +80,34 @@ inline AttentionPlan RunsOfKind(const AttentionPlan& plan, bool is_fused) {
   return of_kind;
 }
 
-// Runs kernels over a batch; every launch is checked for races and bounds.
+inline DeviceTiles TilesAt(const test::Addresses& at, DeviceTiles tiles) {
+  tiles.tiles = at(tiles.tiles);
+  tiles.spans = at(tiles.spans);
+  return tiles;
+}
+
+// The arguments, with pointers to the device.
+inline DeviceAttentionArgs ArgsAt(const test::Addresses& at, DeviceAttentionArgs args) {
+  args.q = at(args.q);
+  args.k = at(args.k);
+  args.v = at(args.v);
+  args.out = at(args.out);
+  args.log_sum_exp = at(args.log_sum_exp);
+  args.slot_table = at(args.slot_table);
+  args.scalings = at(args.scalings);
+  args.logits = at(args.logits);
+  args.logit_offsets = at(args.logit_offsets);
+  args.own = TilesAt(at, args.own);
+  args.fused = TilesAt(at, args.fused);
+  args.workspace = at(args.workspace);
+  return args;
+}
+
+// Runs kernels over a batch on the test's device.
 template <class Element>
-class HostAttention {
+class AttentionOnDevice {
  public:
-  explicit HostAttention(const DeviceBatch<Element>& batch, uint32_t seed = 1)
+  explicit AttentionOnDevice(const DeviceBatch<Element>& batch, uint32_t seed = 1)
       : memory_(batch), seed_(seed) {
     memory_.slot_table = batch.plan.slot_table;
     memory_.scalings = batch.plan.scalings;
@@ -100,22 +125,30 @@ class HostAttention {
 
   void RunPlain(const TilePlan& tiles, bool has_outputs = true) {
     memory_.own = tiles;
-    DeviceAttentionArgs args = memory_.Args();
-    if (!has_outputs) args.out = args.log_sum_exp = nullptr;
-    ASSERT_EQ(Kernels()->PlainAttention(args, args.own), absl::OkStatus());
+    memory_.SetFused({});
+    Run([has_outputs](DeviceKernels& kernels, DeviceAttentionArgs args) {
+      if (!has_outputs) args.out = args.log_sum_exp = nullptr;
+      return kernels.PlainAttention(args, args.own);
+    });
   }
 
   // The fused rows, without a window.
   void RunFused(const AttentionPlan& plan) {
     memory_.own = {};
-    memory_.SetFused(
-        PlanTiles(RunsOfKind(plan, true), {}, Kernels()->FusedTileShape(memory_.shape)));
-    ASSERT_EQ(Kernels()->SegmentAttention(memory_.Args()), absl::OkStatus());
+    memory_.SetFused(PlanTiles(RunsOfKind(plan, true), {}, FusedTileShapeOf(memory_.shape)));
+    Run([](DeviceKernels& kernels, const DeviceAttentionArgs& args) {
+      return kernels.SegmentAttention(args);
+    });
   }
 
  private:
-  std::unique_ptr<DeviceKernels> Kernels() {
-    return KernelsOver(memory_.Arrays(), {.seed = seed_});
+  template <class Start>
+  void Run(const Start& start) {
+    ASSERT_EQ(test::RunOnDevice(memory_.Arrays(), seed_,
+                                [&](DeviceKernels& kernels, const test::Addresses& at) {
+                                  return start(kernels, ArgsAt(at, memory_.Args()));
+                                }),
+              absl::OkStatus());
   }
 
   AttentionMemory<Element> memory_;

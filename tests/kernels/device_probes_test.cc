@@ -1,4 +1,4 @@
-// Attention probes of the device kernels on the host back end, against the reference.
+// Attention probes of the device kernels on the test's device, against the reference.
 #include <algorithm>
 #include <cmath>
 #include <deque>
@@ -12,6 +12,8 @@
 
 namespace chorus::device {
 namespace {
+
+class DeviceProbesTest : public test::DeviceTest {};
 
 constexpr int32_t kMaxKeys = 300;
 constexpr int32_t kNumLayers = 3;
@@ -57,9 +59,10 @@ struct Found {
 };
 
 // Reduces the logits that attention gave for every layer (the same for all of them here).
-class HostProbes {
+class ProbesOnDevice {
  public:
-  HostProbes(const ProbePlan& plan, const std::vector<SegmentScaling>& scalings, int32_t num_heads)
+  ProbesOnDevice(const ProbePlan& plan, const std::vector<SegmentScaling>& scalings,
+                 int32_t num_heads)
       : plan_(plan), scalings_(scalings), num_heads_(num_heads) {
     const float nan = std::nanf("");
     found_.mass_sums.assign(int64_t{plan.num_units} * num_heads, nan);
@@ -69,28 +72,43 @@ class HostProbes {
   }
 
   void Reduce(const std::vector<float>& logits, int32_t layer) {
-    ASSERT_EQ(KernelsOver(Arrays(logits))->ReduceProbes(Args(logits), layer), absl::OkStatus());
+    Run(logits, [layer](DeviceKernels& kernels, const DeviceProbes& probes) {
+      return kernels.ReduceProbes(probes, layer);
+    });
   }
-  void Mean() { ASSERT_EQ(KernelsOver(Arrays({}))->MeanProbes(Args({})), absl::OkStatus()); }
+  void Mean() {
+    Run({}, [](DeviceKernels& kernels, const DeviceProbes& probes) {
+      return kernels.MeanProbes(probes);
+    });
+  }
 
   const Found& found() const { return found_; }
 
  private:
-  DeviceProbes Args(const std::vector<float>& logits) {
-    return {.tasks = plan_.tasks.data(),
+  template <class Start>
+  void Run(const std::vector<float>& logits, const Start& start) {
+    ASSERT_EQ(test::RunOnDevice(Arrays(logits), /*seed=*/1,
+                                [&](DeviceKernels& kernels, const test::Addresses& at) {
+                                  return start(kernels, Args(logits, at));
+                                }),
+              absl::OkStatus());
+  }
+
+  DeviceProbes Args(const std::vector<float>& logits, const test::Addresses& at) {
+    return {.tasks = at(plan_.tasks.data()),
             .num_probes = static_cast<int32_t>(plan_.tasks.size()),
-            .pieces = plan_.pieces.data(),
-            .piece_begins = plan_.piece_begins.data(),
-            .layer_order = plan_.layer_order.data(),
-            .head_order = plan_.head_order.data(),
-            .scalings = scalings_.data(),
+            .pieces = at(plan_.pieces.data()),
+            .piece_begins = at(plan_.piece_begins.data()),
+            .layer_order = at(plan_.layer_order.data()),
+            .head_order = at(plan_.head_order.data()),
+            .scalings = at(scalings_.data()),
             .num_layers = kNumLayers,
             .num_heads = num_heads_,
-            .logits = logits.data(),
-            .mass_sums = found_.mass_sums.data(),
-            .mean_mass = found_.mean_mass.data(),
-            .mass = found_.mass.data(),
-            .mean_logits = found_.mean_logits.data()};
+            .logits = at(logits.data()),
+            .mass_sums = at(found_.mass_sums.data()),
+            .mean_mass = at(found_.mean_mass.data()),
+            .mass = at(found_.mass.data()),
+            .mean_logits = at(found_.mean_logits.data())};
   }
   std::vector<HostArray> Arrays(const std::vector<float>& logits) {
     return {ReadOnly(plan_.tasks),
@@ -167,7 +185,7 @@ void ExpectFound(DeviceBatch<Element>& batch, const AttentionWindow& window, con
 
 Found Reduce(const ProbePlan& plan, const std::vector<SegmentScaling>& scalings, int32_t num_heads,
              const std::vector<float>& logits) {
-  HostProbes host(plan, scalings, num_heads);
+  ProbesOnDevice host(plan, scalings, num_heads);
   for (int32_t layer = 0; layer < kNumLayers; ++layer) host.Reduce(logits, layer);
   host.Mean();
   return host.found();
@@ -177,7 +195,7 @@ ProbedModel ModelOf(int32_t num_heads, int32_t num_rows) {
   return {kNumLayers, num_heads, num_rows};
 }
 
-TEST(DeviceProbesTest, OfThePlainKernelEqualTheReferenceAndChangeNoOutput) {
+TEST_F(DeviceProbesTest, OfThePlainKernelEqualTheReferenceAndChangeNoOutput) {
   const AttentionShape shapes[] = {ShapeOfHeads(3, 1, 48), ShapeOfHeads(4, 2, 16)};
   for (uint32_t seed = 1; seed <= 2 * std::size(test::kWindows); ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
@@ -188,7 +206,7 @@ TEST(DeviceProbesTest, OfThePlainKernelEqualTheReferenceAndChangeNoOutput) {
     const ProbePlan plan =
         PlanProbes(batch.plan, probes.probes, window, ModelOf(shape.num_heads, batch.num_rows()));
     const TilePlan tiles = PlanTiles(batch.plan, window, kPlainTileShape);
-    HostAttention<BFloat16> plain(batch), probed(batch);
+    AttentionOnDevice<BFloat16> plain(batch), probed(batch);
     plain.RunPlain(tiles);
     probed.GiveLogits(plan);
     probed.RunPlain(tiles);
@@ -209,7 +227,7 @@ void ExpectFastKernelsAreProbed(int32_t num_heads, int32_t num_kv_heads, uint32_
   const Probes probes = RandomProbes(batch.plan, num_heads, seed);
   const ProbePlan plan =
       PlanProbes(batch.plan, probes.probes, {}, ModelOf(num_heads, batch.num_rows()));
-  HostAttention<Element> plain(batch), probed(batch, seed);
+  AttentionOnDevice<Element> plain(batch), probed(batch, seed);
   plain.RunFused(batch.plan);
   probed.GiveLogits(plan);
   probed.RunFused(batch.plan);
@@ -221,14 +239,14 @@ void ExpectFastKernelsAreProbed(int32_t num_heads, int32_t num_kv_heads, uint32_
               Reduce(plan, batch.plan.scalings, num_heads, probed.logits()));
 }
 
-TEST(DeviceProbesTest, OfTheFastKernelsEqualTheReferenceAndChangeNoOutput) {
+TEST_F(DeviceProbesTest, OfTheFastKernelsEqualTheReferenceAndChangeNoOutput) {
   ExpectFastKernelsAreProbed<BFloat16, 64>(6, 2, 1);
   ExpectFastKernelsAreProbed<Float16, 64>(9, 3, 2);
   ExpectFastKernelsAreProbed<BFloat16, 128>(16, 1, 3);
   ExpectFastKernelsAreProbed<Float16, 128>(2, 2, 4);
 }
 
-TEST(DeviceProbesTest, AreTheSameBitForBitInEveryBatch) {
+TEST_F(DeviceProbesTest, AreTheSameBitForBitInEveryBatch) {
   std::mt19937 random(9);
   const AttentionShape shape = ShapeOfHeads(6, 2, 64);
   const DeviceBatch<BFloat16> batch = RandomDeviceBatch<BFloat16>(shape, 5, kMaxKeys, 17);
@@ -238,7 +256,7 @@ TEST(DeviceProbesTest, AreTheSameBitForBitInEveryBatch) {
     const AttentionPlan plan = round == 0 ? batch.plan : test::SplitRuns(batch.plan, random);
     const ProbePlan probe_plan =
         PlanProbes(plan, probes.probes, {}, ModelOf(shape.num_heads, batch.num_rows()));
-    HostAttention<BFloat16> host(batch, round + 1);
+    AttentionOnDevice<BFloat16> host(batch, round + 1);
     host.GiveLogits(probe_plan);
     host.RunFused(plan);
     host.RunPlain(PlanProbedOwnRows(plan, probes.probes, {}, kPlainTileShape), false);
@@ -251,7 +269,7 @@ TEST(DeviceProbesTest, AreTheSameBitForBitInEveryBatch) {
 }
 
 // Layers that differ: each adds its own, and what was asked for stands at its layer.
-TEST(DeviceProbesTest, LayersAddUpInTheMeanAndStandByThemselvesWhereAskedFor) {
+TEST_F(DeviceProbesTest, LayersAddUpInTheMeanAndStandByThemselvesWhereAskedFor) {
   AttentionPlan plan;
   plan.intervals = {{0, 3, false}};
   plan.runs = {{.row_end = 1, .query_begin = 2, .interval_end = 1}};
@@ -259,7 +277,7 @@ TEST(DeviceProbesTest, LayersAddUpInTheMeanAndStandByThemselvesWhereAskedFor) {
   const std::vector<int32_t> layers = {0, 2}, heads = {1};
   const RowProbe probe = {0, &units, layers, heads};
   const ProbePlan probes = PlanProbes(plan, {&probe, 1}, {}, ModelOf(/*num_heads=*/2, 1));
-  HostProbes host(probes, plan.scalings, 2);
+  ProbesOnDevice host(probes, plan.scalings, 2);
   const float ln2 = std::log(2.0f);
   // Weights of head 0: a third each. Of head 1: 1/4, 1/4, 1/2; then 1/3 each; 1/2, 1/4, 1/4.
   host.Reduce({0, 0, 0, 0, 0, ln2}, 0);

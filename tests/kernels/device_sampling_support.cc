@@ -13,6 +13,7 @@
 #include "core/model/random_bits.h"
 #include "core/model/sampler.h"
 #include "tests/kernels/device_test_support.h"
+#include "tests/kernels/test_device.h"
 
 namespace chorus {
 namespace {
@@ -182,28 +183,25 @@ DeviceSampling SampleOnDevice(absl::Span<const TokenChoice> choices, const StepL
       device::SamplingWorkspaceBytes(
           {num_rows, num_choices, packed.num_changed_rows(), vocab_size}),
       0xFF);
-  const auto start = [&](DeviceKernels& kernels, const auto& at) {
-    const auto floats = [&](const std::vector<float>& of) {
-      return of.empty() ? nullptr : static_cast<float*>(at(of.data()));
-    };
+  const auto start = [&](DeviceKernels& kernels, const test::Addresses& at) {
     return kernels.Sample({.in = packed.InputsAt(at(packed.bytes().data())),
                            .out = packed.OutputsAt(at(output.data())),
-                           .logits = floats(logits.values),
+                           .logits = at(logits.values.data()),
                            .num_rows = num_rows,
                            .num_choices = num_choices,
                            .num_changed_rows = packed.num_changed_rows(),
                            .vocab_size = vocab_size,
-                           .combined = floats(result.combined),
-                           .changed = floats(changed),
+                           .combined = at(result.combined.data()),
+                           .changed = at(changed.data()),
                            .workspace = at(workspace.data()),
                            .combines = packed.combines() || all_kernels,
                            .adjusts = packed.adjusts() || all_kernels,
                            .compares = packed.compares() || all_kernels});
   };
-  EXPECT_EQ(RunSampling({device::ReadOnly(logits.values), device::Writable(workspace),
-                         device::ReadOnly(packed.bytes()), device::Writable(result.combined),
-                         device::Writable(changed), device::Writable(output)},
-                        seed, start),
+  EXPECT_EQ(test::RunOnDevice({device::ReadOnly(logits.values), device::Writable(workspace),
+                               device::ReadOnly(packed.bytes()), device::Writable(result.combined),
+                               device::Writable(changed), device::Writable(output)},
+                              seed, start),
             absl::OkStatus());
   result.chosen = UnpackChosen(choices, packed, output.data(), result.combined.data(), vocab_size);
   return result;

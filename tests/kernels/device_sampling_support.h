@@ -1,17 +1,12 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <random>
-#include <string>
 #include <vector>
 
-#include "absl/status/status.h"
 #include "absl/types/span.h"
 
 #include "core/engine/step_plan.h"
-#include "core/kernels/cuda/device_host.h"
-#include "core/kernels/cuda/device_kernels.h"
 
 namespace chorus {
 
@@ -46,20 +41,11 @@ struct DeviceSampling {
   std::vector<float> combined;  // [num_choices, vocab_size]; NaN where kNone is not copied
 };
 
-// PackChoices, the kernels on the device, UnpackChosen. Fails the test if a kernel does what it
-// must not. With `all_kernels` also those run that no choice needs. `seed`: the order in which
-// simulated threads advance.
+// PackChoices, the kernels on the test's device (test_device.h), UnpackChosen. Fails the test if a
+// kernel does what it must not. With `all_kernels` also those run that no choice needs. `seed`: the
+// order in which simulated threads advance.
 DeviceSampling SampleOnDevice(absl::Span<const TokenChoice> choices, const StepLogits& logits,
                               uint32_t seed = 1, bool all_kernels = false);
-
-// The device is what a test is linked with: simulated thread blocks (host_sampling.cc) or a GPU
-// (gpu_sampling.cc). "" or why there is none here:
-std::string WhyNoSamplingDevice();
-// start(kernels, at) with the arrays on the device, where at(an array's begin) is; and back.
-using StartSampling =
-    std::function<absl::Status(DeviceKernels&, const std::function<void*(const void*)>& at)>;
-absl::Status RunSampling(const std::vector<device::HostArray>& arrays, uint32_t seed,
-                         const StartSampling& start);
 
 // What CombineLogits makes of the choice's rows.
 std::vector<float> CombineOnCpu(const TokenChoice& choice, const StepLogits& logits);

@@ -11,16 +11,12 @@
 
 #include "core/model/sampler.h"
 #include "tests/kernels/device_sampling_support.h"
+#include "tests/kernels/test_device.h"
 
 namespace chorus {
 namespace {
 
-class DeviceSamplingTest : public testing::Test {
- protected:
-  void SetUp() override {
-    if (const std::string why = WhyNoSamplingDevice(); !why.empty()) GTEST_SKIP() << why;
-  }
-};
+class DeviceSamplingTest : public test::DeviceTest {};
 
 using Row = std::vector<float>;
 

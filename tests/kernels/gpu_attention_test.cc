@@ -7,17 +7,13 @@
 
 #include "core/kernels/cuda/cuda_kernels.h"
 #include "tests/kernels/device_attention_cases.h"
+#include "tests/kernels/device_attention_run.h"
 #include "tests/kernels/gpu_arrays.h"
 
 namespace chorus::device {
 namespace {
 
 using test::GpuArrays;
-
-DeviceTiles TilesOn(const GpuArrays& gpu, const DeviceTiles& tiles) {
-  return {gpu.At(tiles.tiles), tiles.num_tiles, gpu.At(tiles.spans), tiles.num_spans,
-          tiles.longest_span};
-}
 
 template <CudaAttentionKind kKind>
 struct GpuBackend {
@@ -36,18 +32,8 @@ struct GpuBackend {
     const auto kernels = CreateCudaKernels(/*device_index=*/0, kKind, /*stream=*/nullptr);
     StepMemory<Element> memory(step, *kernels);
     GpuArrays gpu(memory.Arrays());
-    DeviceAttentionArgs args = memory.Args();
-    args.q = gpu.At(args.q);
-    args.k = gpu.At(args.k);
-    args.v = gpu.At(args.v);
-    args.out = gpu.At(args.out);
-    args.log_sum_exp = gpu.At(args.log_sum_exp);
-    args.slot_table = gpu.At(args.slot_table);
-    args.scalings = gpu.At(args.scalings);
-    args.own = TilesOn(gpu, args.own);
-    args.fused = TilesOn(gpu, args.fused);
-    args.workspace = gpu.At(args.workspace);
-    EXPECT_EQ(kernels->SegmentAttention(args), absl::OkStatus());
+    const test::Addresses at([&](const void* host) { return gpu.At(host); });
+    EXPECT_EQ(kernels->SegmentAttention(ArgsAt(at, memory.Args())), absl::OkStatus());
     gpu.Download();
     return memory.result();
   }

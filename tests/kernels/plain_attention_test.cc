@@ -1,4 +1,4 @@
-// The plain attention kernel's own source on the host back end, against the reference.
+// The plain attention kernel's own source on the test's device, against the reference.
 #include "core/kernels/cuda/plain_attention.h"
 
 #include <limits>
@@ -11,6 +11,8 @@
 namespace chorus::device {
 namespace {
 
+class PlainAttentionTest : public test::DeviceTest {};
+
 template <class Element>
 void ExpectEqualsReference(const AttentionShape& shape, const AttentionWindow& window,
                            uint32_t seed) {
@@ -22,7 +24,7 @@ void ExpectEqualsReference(const AttentionShape& shape, const AttentionWindow& w
   args.out = out.data();
   args.log_sum_exp = log_sum_exp.data();
   SegmentAttentionReference(batch.plan, args);
-  HostAttention<Element> host(batch, seed);
+  AttentionOnDevice<Element> host(batch, seed);
   host.RunPlain(PlanTiles(batch.plan, window, kPlainTileShape));
   for (size_t i = 0; i < out.size(); ++i) {
     ASSERT_NEAR(ToFloat(host.out()[i]), out[i], OutputTolerance<Element>()) << "output " << i;
@@ -36,7 +38,7 @@ void ExpectEqualsReference(const AttentionShape& shape, const AttentionWindow& w
   }
 }
 
-TEST(PlainAttentionTest, EqualsTheReferenceOnFuzzedBatches) {
+TEST_F(PlainAttentionTest, EqualsTheReferenceOnFuzzedBatches) {
   const AttentionShape shapes[] = {ShapeOfHeads(4, 4, 16),  ShapeOfHeads(6, 2, 48),
                                    ShapeOfHeads(20, 1, 64), ShapeOfHeads(3, 1, 128),
                                    ShapeOfHeads(9, 3, 10),  ShapeOfHeads(2, 2, 256)};
@@ -50,32 +52,32 @@ TEST(PlainAttentionTest, EqualsTheReferenceOnFuzzedBatches) {
   }
 }
 
-TEST(PlainAttentionTest, ARowIsTheSameBitForBitInEveryBatch) {
+TEST_F(PlainAttentionTest, ARowIsTheSameBitForBitInEveryBatch) {
   std::mt19937 random(5);
   const DeviceBatch<BFloat16> batch =
       RandomDeviceBatch<BFloat16>(ShapeOfHeads(6, 2, 48), 4, 200, 42);
   for (const AttentionWindow& window : test::kWindows) {
-    HostAttention<BFloat16> all(batch);
+    AttentionOnDevice<BFloat16> all(batch);
     all.RunPlain(PlanTiles(batch.plan, window, kPlainTileShape));
-    HostAttention<BFloat16> again(batch, /*seed=*/2);
+    AttentionOnDevice<BFloat16> again(batch, /*seed=*/2);
     again.RunPlain(PlanTiles(test::SplitRuns(batch.plan, random), window, kPlainTileShape));
     EXPECT_TRUE(SameBits(again.out(), all.out()));
     EXPECT_TRUE(SameBits(again.log_sum_exp(), all.log_sum_exp()));
   }
 }
 
-TEST(PlainAttentionTest, ARowWithoutKeysIsZeroWithMinusInfinity) {
+TEST_F(PlainAttentionTest, ARowWithoutKeysIsZeroWithMinusInfinity) {
   DeviceBatch<Float16> batch = RandomDeviceBatch<Float16>(ShapeOfHeads(2, 1, 16), 1, 20, 1);
   batch.plan.intervals.assign(batch.plan.intervals.size(), {});
-  HostAttention<Float16> host(batch);
+  AttentionOnDevice<Float16> host(batch);
   host.RunPlain(PlanTiles(batch.plan, {}, kPlainTileShape));
   for (Float16 value : host.out()) EXPECT_EQ(ToFloat(value), 0.0f);
   for (float value : host.log_sum_exp()) EXPECT_EQ(value, -std::numeric_limits<float>::infinity());
 }
 
-TEST(PlainAttentionTest, ATileWithoutRowsIsPadding) {
+TEST_F(PlainAttentionTest, ATileWithoutRowsIsPadding) {
   const DeviceBatch<Float16> batch = RandomDeviceBatch<Float16>(ShapeOfHeads(2, 1, 16), 1, 20, 1);
-  HostAttention<Float16> host(batch);
+  AttentionOnDevice<Float16> host(batch);
   TilePlan tiles;
   tiles.tiles.resize(3);
   host.RunPlain(tiles);
