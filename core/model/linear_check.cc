@@ -19,6 +19,7 @@ constexpr int32_t kMostOwnRows = 2048;
 constexpr int32_t kMostFusedRows = 600;
 constexpr int64_t kMaxOutputBytes = 64 << 20;
 constexpr uint32_t kSeed = 20;
+constexpr int64_t kInputBytes = 2;
 
 // Numbers of magnitudes 1/128 to 2 with random mantissas: sums of their products are rounded, so
 // another order gives other bits.
@@ -46,24 +47,12 @@ absl::StatusOr<std::vector<std::byte>> Compute(DeviceStream& stream, DeviceLinea
   return y;
 }
 
-}  // namespace
-
-absl::StatusOr<bool> HasRowInvariantBits(Device& device, DeviceStream& stream,
-                                         const DeviceLinearArgs& product) {
-  constexpr int64_t kInputBytes = 2;
-  const int64_t row_bytes = int64_t{product.out_size} * (product.is_output_float32 ? 4 : 2);
-  const auto most_rows = static_cast<int32_t>(
-      std::clamp<int64_t>(kMaxOutputBytes / row_bytes, 2,
-                          product.kind == RowKind::kOwn ? kMostOwnRows : kMostFusedRows));
-  const std::vector<uint16_t> rows = RandomRows(product.type, int64_t{most_rows} * product.in_size);
-  const auto x_bytes = static_cast<int64_t>(rows.size()) * kInputBytes;
-  CHORUS_ASSIGN_OR_RETURN(const auto x, device.Allocate(x_bytes));
-  CHORUS_ASSIGN_OR_RETURN(const auto y, device.Allocate(most_rows * row_bytes));
-  CHORUS_RETURN_IF_ERROR(stream.Upload(x->data(), rows.data(), x_bytes));
-  DeviceLinearArgs args = product;
-  const auto* const rows_on_device = static_cast<const std::byte*>(x->data());
-  args.x = rows_on_device;
-  args.y = y->data();
+// `args`: with x, [most_rows, in_size], `rows` in it, and y, [most_rows, out_size].
+absl::StatusOr<bool> HaveSameBits(DeviceStream& stream, DeviceLinearArgs args, int32_t most_rows,
+                                  int64_t row_bytes, const std::vector<uint16_t>& rows) {
+  const auto* const x = static_cast<const std::byte*>(args.x);
+  CHORUS_RETURN_IF_ERROR(stream.Upload(const_cast<void*>(args.x), rows.data(),
+                                       static_cast<int64_t>(rows.size()) * kInputBytes));
   CHORUS_ASSIGN_OR_RETURN(const auto expected, Compute(stream, args, most_rows, row_bytes));
   for (const int32_t num_rows : kRowCounts) {
     if (num_rows >= most_rows) continue;
@@ -72,9 +61,29 @@ absl::StatusOr<bool> HasRowInvariantBits(Device& device, DeviceStream& stream,
   }
   // A row that stands elsewhere in its batch.
   const int32_t last = most_rows - 1;
-  args.x = rows_on_device + int64_t{last} * product.in_size * kInputBytes;
+  args.x = x + int64_t{last} * args.in_size * kInputBytes;
   CHORUS_ASSIGN_OR_RETURN(const auto found, Compute(stream, args, 1, row_bytes));
   return std::memcmp(found.data(), expected.data() + last * row_bytes, found.size()) == 0;
+}
+
+}  // namespace
+
+absl::StatusOr<bool> HasRowInvariantBits(Device& device, DeviceStream& stream,
+                                         const DeviceLinearArgs& product) {
+  const int64_t row_bytes = int64_t{product.out_size} * (product.is_output_float32 ? 4 : 2);
+  const auto most_rows = static_cast<int32_t>(
+      std::clamp<int64_t>(kMaxOutputBytes / row_bytes, 2,
+                          product.kind == RowKind::kOwn ? kMostOwnRows : kMostFusedRows));
+  const std::vector<uint16_t> rows = RandomRows(product.type, int64_t{most_rows} * product.in_size);
+  CHORUS_ASSIGN_OR_RETURN(const auto x,
+                          device.Allocate(static_cast<int64_t>(rows.size()) * kInputBytes));
+  CHORUS_ASSIGN_OR_RETURN(const auto y, device.Allocate(most_rows * row_bytes));
+  DeviceLinearArgs args = product;
+  args.x = x->data();
+  args.y = y->data();
+  const absl::StatusOr<bool> same = HaveSameBits(stream, args, most_rows, row_bytes, rows);
+  CHORUS_RETURN_IF_ERROR(stream.Wait());  // what an error left under way, before its memory goes
+  return same;
 }
 
 }  // namespace chorus
