@@ -44,7 +44,7 @@ find "${folder}" -type f -exec strip --strip-debug {} +
 find "${folder}" -type f -print0 | while IFS= read -r -d '' path; do
   echo "file(RPATH_REMOVE FILE \"${path}\")"
 done >"${folder}/paths.cmake"
-cmake -P "${folder}/paths.cmake" && rm "${folder}/paths.cmake"
+cmake -P "${folder}/paths.cmake" >/dev/null && rm "${folder}/paths.cmake"
 
 # A vocabulary of a real model's size, where it is at hand; without it server_bench takes a tiny one.
 mkdir "${folder}/tokenizer"
