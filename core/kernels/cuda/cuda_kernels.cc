@@ -5,9 +5,7 @@
 #include "absl/strings/str_cat.h"
 
 #include "core/base/status_macros.h"
-#include "core/kernels/cuda/hopper_attention.h"
 #include "core/kernels/cuda/launched_kernels.h"
-#include "core/kernels/cuda/prefill_attention.h"
 #include "core/kernels/cuda/start_kernel.h"
 
 namespace chorus {
@@ -26,24 +24,15 @@ struct CudaStarter {
   }
 
   template <class Element, int kHeadDim>
-  absl::Status StartOwn(const char* what, const DeviceAttentionArgs& args) const {
-    const auto launch = device::LaunchOf<Element>(args, args.own);
-    if (kind == CudaAttentionKind::kAmpere) {
-      return Start<device::PrefillAttention<Element, kHeadDim>>(what, launch, args.own.num_tiles,
-                                                                launch.num_kv_heads);
-    }
+  absl::Status StartHopper(const char* what, const DeviceAttentionArgs& args) const {
     CHORUS_RETURN_IF_ERROR(MakeCurrent());
     return CudaStatus(
-        device::HopperStart<Element, kHeadDim>::Start(launch, args.own, args.num_slots, stream),
+        device::HopperStart<Element, kHeadDim>::Start(device::LaunchOf<Element>(args, args.own),
+                                                      args.own, args.num_slots, stream),
         what);
   }
 
-  TileShape OwnTileShape(const AttentionShape& shape) const {
-    using device::BFloat16;
-    return kind == CudaAttentionKind::kHopper
-               ? device::OwnTileShapeOf<device::HopperAttention<BFloat16, 64>>(shape)
-               : device::OwnTileShapeOf<device::PrefillAttention<BFloat16, 64>>(shape);
-  }
+  bool is_hopper() const { return kind == CudaAttentionKind::kHopper; }
   TileShape FusedTileShape(const AttentionShape& shape) const {
     return device::FusedTileShapeOf(shape);
   }

@@ -6,9 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 
-#include "core/kernels/cuda/hopper_attention.h"
 #include "core/kernels/cuda/launched_kernels.h"
-#include "core/kernels/cuda/prefill_attention.h"
 
 namespace chorus {
 namespace {
@@ -31,13 +29,9 @@ struct HostStarter {
   }
 
   template <class Element, int kHeadDim>
-  absl::Status StartOwn(const char* what, const DeviceAttentionArgs& args) const {
+  absl::Status StartHopper(const char* what, const DeviceAttentionArgs& args) const {
     const int32_t num_tiles = args.own.num_tiles, num_kv_heads = args.shape.num_kv_heads;
     const auto launch = device::LaunchOf<Element>(args, args.own);
-    if (!options.is_hopper) {
-      return Start<device::PrefillAttention<Element, kHeadDim>>(what, launch, num_tiles,
-                                                                num_kv_heads);
-    }
     device::HopperLaunch<Element> hopper;
     static_cast<device::AttentionLaunch<Element>&>(hopper) = launch;
     const auto map_of = [&](const Element* slots) {
@@ -53,12 +47,7 @@ struct HostStarter {
                                                              num_kv_heads);
   }
 
-  TileShape OwnTileShape(const AttentionShape& shape) const {
-    using device::BFloat16;
-    return options.is_hopper
-               ? device::OwnTileShapeOf<device::HopperAttention<BFloat16, 64>>(shape)
-               : device::OwnTileShapeOf<device::PrefillAttention<BFloat16, 64>>(shape);
-  }
+  bool is_hopper() const { return options.is_hopper; }
   TileShape FusedTileShape(const AttentionShape& shape) const {
     TileShape tiles = device::FusedTileShapeOf(shape);
     if (options.has_short_spans) {

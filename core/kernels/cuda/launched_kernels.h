@@ -8,8 +8,10 @@
 #include "core/base/status_macros.h"
 #include "core/kernels/cuda/device_kernels.h"
 #include "core/kernels/cuda/elementwise_kernels.h"
+#include "core/kernels/cuda/hopper_attention.h"
 #include "core/kernels/cuda/launch_of.h"
 #include "core/kernels/cuda/plain_attention.h"
+#include "core/kernels/cuda/prefill_attention.h"
 #include "core/kernels/cuda/sampling_kernels.h"
 #include "core/kernels/cuda/span_attention.h"
 
@@ -20,9 +22,8 @@ namespace chorus {
 //   absl::Status Start(const char* what, const typename Kernel::Launch&, int32_t grid_x,
 //                      int32_t grid_y)       `what` stands in errors; an empty grid is no work
 //   template <class Element, int kHeadDim>
-//   absl::Status StartOwn(const char* what, const DeviceAttentionArgs&)
-//                                         attention of the rows of prefixes and segments
-//   TileShape OwnTileShape(const AttentionShape&)    of those rows
+//   bool is_hopper() const   whether HopperAttention computes the rows of prefixes and segments
+//   absl::Status StartHopper(const char* what, const DeviceAttentionArgs&)
 //   TileShape FusedTileShape(const AttentionShape&)  of rows that see everything
 template <class Starter>
 class LaunchedKernels : public DeviceKernels {
@@ -30,7 +31,10 @@ class LaunchedKernels : public DeviceKernels {
   explicit LaunchedKernels(Starter starter) : starter_(std::move(starter)) {}
 
   TileShape OwnTileShape(const AttentionShape& shape) const override {
-    return starter_.OwnTileShape(shape);
+    using device::BFloat16;
+    return starter_.is_hopper()
+               ? device::OwnTileShapeOf<device::HopperAttention<BFloat16, 64>>(shape)
+               : device::OwnTileShapeOf<device::PrefillAttention<BFloat16, 64>>(shape);
   }
   TileShape FusedTileShape(const AttentionShape& shape) const override {
     return starter_.FusedTileShape(shape);
@@ -175,9 +179,14 @@ class LaunchedKernels : public DeviceKernels {
   template <class Element, int kHeadDim>
   absl::Status StartAttention(const DeviceAttentionArgs& args) {
     constexpr const char* kWhat = "the kernel of segment attention";
-    CHORUS_RETURN_IF_ERROR((starter_.template StartOwn<Element, kHeadDim>(kWhat, args)));
-    const auto fused = device::FusedLaunchOf<Element>(args);
     const int32_t num_kv_heads = args.shape.num_kv_heads;
+    if (starter_.is_hopper()) {
+      CHORUS_RETURN_IF_ERROR((starter_.template StartHopper<Element, kHeadDim>(kWhat, args)));
+    } else {
+      CHORUS_RETURN_IF_ERROR((Start<device::PrefillAttention<Element, kHeadDim>>(
+          kWhat, device::LaunchOf<Element>(args, args.own), args.own.num_tiles, num_kv_heads)));
+    }
+    const auto fused = device::FusedLaunchOf<Element>(args);
     CHORUS_RETURN_IF_ERROR((Start<device::SpanAttention<Element, kHeadDim>>(
         kWhat, fused, args.fused.num_spans, num_kv_heads)));
     return Start<device::MergeSpans<Element, kHeadDim>>(kWhat, fused, args.fused.num_tiles,
