@@ -35,10 +35,14 @@ std::vector<uint16_t> RandomRows(DeviceType type, int64_t num_values) {
   return values;
 }
 
-// [num_rows, row_bytes]. What y held before cannot pass for a result.
+int64_t RowBytes(const DeviceLinearArgs& product) {
+  return int64_t{product.out_size} * (product.is_output_float32 ? 4 : 2);
+}
+
+// y of the first `num_rows` rows. What it held before cannot pass for a result.
 absl::StatusOr<std::vector<std::byte>> Compute(DeviceStream& stream, DeviceLinearArgs args,
-                                               int32_t num_rows, int64_t row_bytes) {
-  std::vector<std::byte> y(static_cast<size_t>(num_rows * row_bytes), std::byte{0xff});
+                                               int32_t num_rows) {
+  std::vector<std::byte> y(static_cast<size_t>(num_rows * RowBytes(args)), std::byte{0xff});
   const auto num_bytes = static_cast<int64_t>(y.size());
   args.num_rows = num_rows;
   CHORUS_RETURN_IF_ERROR(stream.Upload(args.y, y.data(), num_bytes));
@@ -47,41 +51,40 @@ absl::StatusOr<std::vector<std::byte>> Compute(DeviceStream& stream, DeviceLinea
   return y;
 }
 
-// `args`: with x, [most_rows, in_size], `rows` in it, and y, [most_rows, out_size].
-absl::StatusOr<bool> HaveSameBits(DeviceStream& stream, DeviceLinearArgs args, int32_t most_rows,
-                                  int64_t row_bytes, const std::vector<uint16_t>& rows) {
-  const auto* const x = static_cast<const std::byte*>(args.x);
-  CHORUS_RETURN_IF_ERROR(stream.Upload(const_cast<void*>(args.x), rows.data(),
-                                       static_cast<int64_t>(rows.size()) * kInputBytes));
-  CHORUS_ASSIGN_OR_RETURN(const auto expected, Compute(stream, args, most_rows, row_bytes));
+// `rows` are args.num_rows rows, which go to `x` on the device; args.y has room for their results.
+absl::StatusOr<bool> HaveSameBits(DeviceStream& stream, DeviceLinearArgs args,
+                                  const std::vector<uint16_t>& rows, void* x) {
+  CHORUS_RETURN_IF_ERROR(
+      stream.Upload(x, rows.data(), static_cast<int64_t>(rows.size()) * kInputBytes));
+  args.x = x;
+  CHORUS_ASSIGN_OR_RETURN(const auto expected, Compute(stream, args, args.num_rows));
   for (const int32_t num_rows : kRowCounts) {
-    if (num_rows >= most_rows) continue;
-    CHORUS_ASSIGN_OR_RETURN(const auto found, Compute(stream, args, num_rows, row_bytes));
+    if (num_rows >= args.num_rows) continue;
+    CHORUS_ASSIGN_OR_RETURN(const auto found, Compute(stream, args, num_rows));
     if (std::memcmp(found.data(), expected.data(), found.size()) != 0) return false;
   }
   // A row that stands elsewhere in its batch.
-  const int32_t last = most_rows - 1;
-  args.x = x + int64_t{last} * args.in_size * kInputBytes;
-  CHORUS_ASSIGN_OR_RETURN(const auto found, Compute(stream, args, 1, row_bytes));
-  return std::memcmp(found.data(), expected.data() + last * row_bytes, found.size()) == 0;
+  const int32_t last = args.num_rows - 1;
+  args.x = static_cast<std::byte*>(x) + int64_t{last} * args.in_size * kInputBytes;
+  CHORUS_ASSIGN_OR_RETURN(const auto found, Compute(stream, args, 1));
+  return std::memcmp(found.data(), expected.data() + last * RowBytes(args), found.size()) == 0;
 }
 
 }  // namespace
 
 absl::StatusOr<bool> HasRowInvariantBits(Device& device, DeviceStream& stream,
                                          const DeviceLinearArgs& product) {
-  const int64_t row_bytes = int64_t{product.out_size} * (product.is_output_float32 ? 4 : 2);
-  const auto most_rows = static_cast<int32_t>(
-      std::clamp<int64_t>(kMaxOutputBytes / row_bytes, 2,
+  DeviceLinearArgs args = product;
+  args.num_rows = static_cast<int32_t>(
+      std::clamp<int64_t>(kMaxOutputBytes / RowBytes(product), 2,
                           product.kind == RowKind::kOwn ? kMostOwnRows : kMostFusedRows));
-  const std::vector<uint16_t> rows = RandomRows(product.type, int64_t{most_rows} * product.in_size);
+  const std::vector<uint16_t> rows =
+      RandomRows(product.type, int64_t{args.num_rows} * product.in_size);
   CHORUS_ASSIGN_OR_RETURN(const auto x,
                           device.Allocate(static_cast<int64_t>(rows.size()) * kInputBytes));
-  CHORUS_ASSIGN_OR_RETURN(const auto y, device.Allocate(most_rows * row_bytes));
-  DeviceLinearArgs args = product;
-  args.x = x->data();
+  CHORUS_ASSIGN_OR_RETURN(const auto y, device.Allocate(args.num_rows * RowBytes(product)));
   args.y = y->data();
-  const absl::StatusOr<bool> same = HaveSameBits(stream, args, most_rows, row_bytes, rows);
+  const absl::StatusOr<bool> same = HaveSameBits(stream, args, rows, x->data());
   CHORUS_RETURN_IF_ERROR(stream.Wait());  // what an error left under way, before its memory goes
   return same;
 }

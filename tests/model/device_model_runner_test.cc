@@ -7,19 +7,25 @@
 #include <utility>
 #include <vector>
 
+#include "core/base/status_macros.h"
 #include "core/model/host_device.h"
 #include "tests/model/device_model_cases.h"
 
 namespace chorus {
 namespace {
 
+absl::StatusOr<std::unique_ptr<ModelRunner>> CreateOn(HostDevice& device,
+                                                      const std::string& directory,
+                                                      DeviceRunnerOptions options) {
+  CHORUS_ASSIGN_OR_RETURN(auto weights, LoadDeviceWeights(device, {.model_directory = directory}));
+  options.kv_cache_bytes = 1 << 20;
+  return CreateDeviceModelRunner(device, std::move(weights), options);
+}
+
 // A runner on a device of its own.
 struct OnDevice {
   explicit OnDevice(const std::string& directory, DeviceRunnerOptions options = {}) {
-    auto weights = LoadDeviceWeights(device, {.model_directory = directory});
-    EXPECT_TRUE(weights.ok()) << weights.status();
-    if (options.kv_cache_bytes == 0) options.kv_cache_bytes = 1 << 20;
-    auto made = CreateDeviceModelRunner(device, *weights, options);
+    auto made = CreateOn(device, directory, std::move(options));
     EXPECT_TRUE(made.ok()) << made.status();
     runner = *std::move(made);
   }
@@ -37,14 +43,11 @@ struct HostBackend {
   static absl::StatusOr<std::unique_ptr<ModelRunner>> Create(const std::string& directory,
                                                              const TestRunnerOptions& options) {
     static auto* const device = new HostDevice();
-    auto weights = LoadDeviceWeights(*device, {.model_directory = directory});
-    if (!weights.ok()) return weights.status();
-    return CreateDeviceModelRunner(*device, *weights,
-                                   {.kv_cache_bytes = 1 << 20,
-                                    .use_graphs = options.use_graphs,
-                                    .max_graph_rows = 8,
-                                    .progress = options.progress,
-                                    .warn = options.warn});
+    return CreateOn(*device, directory,
+                    {.use_graphs = options.use_graphs,
+                     .max_graph_rows = 8,
+                     .progress = options.progress,
+                     .warn = options.warn});
   }
 };
 INSTANTIATE_TYPED_TEST_SUITE_P(Host, DeviceModelTest, HostBackend);
@@ -80,9 +83,8 @@ TEST(DeviceModelRunnerTest, TellsWhatItLoaded) {
 
 TEST(DeviceModelRunnerTest, GraphsAreRecordedForRowsAndSpans) {
   int num_graphs = 0;
-  const OnDevice on(ModelDirectory(), {.max_graph_rows = 8, .progress = [&](int, int total) {
-                                         num_graphs = total;
-                                       }});
+  const OnDevice on(ModelDirectory(),
+                    {.max_graph_rows = 8, .progress = [&](int, int total) { num_graphs = total; }});
   EXPECT_EQ(num_graphs, 3 + 4 + 6 + 8);  // of 1, 2, 4 and 8 rows: from 16 spans to 64 a row
 }
 
